@@ -1,0 +1,138 @@
+# One command opens the course, `make lab`; one runs all that a change must pass, `make test`.
+# Every target first sets up what it needs: `make help` lists them.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+GPTQ_TRIED := $(VENV)/.gptq-tried
+CODE := lessonkit tools tests benchmarks data/build notebooks conftest.py
+
+# Which Python makes the environment; found below unless given: make lab PYTHON=python3.12
+PYTHON ?=
+# Which build of torch. Empty: the one that pip chooses (with CUDA, several GB, on Linux).
+# make lab TORCH=cpu: a build without CUDA; also cu128 and so on.
+TORCH ?=
+# More options for JupyterLab: make lab LAB_OPTIONS=--no-browser
+LAB_OPTIONS ?=
+# How many tests run at once.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help lab set-up gptq test lint format notebooks texts model card card-check wheel lock clean
+
+help:
+	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
+	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
+	@echo 'make lint       code and notebooks: style, types, canonical form'
+	@echo 'make format     mend what lint can mend by itself'
+	@echo 'make notebooks  run the notebooks again and keep their new outputs'
+	@echo 'make texts      write the embedded texts again from their seed'
+	@echo 'make model      train the embedded model again (about an hour on two cores; resumable)'
+	@echo 'make card       measure the embedded model and write its card and hashes'
+	@echo 'make card-check measure again; fail where a figure of the card differs'
+	@echo 'make wheel      build dist/lessonkit-*.whl, with the embedded model and texts inside'
+	@echo 'make gptq       try again to install gptqmodel, which needs a C++ compiler'
+	@echo 'make set-up     only make the environment, .venv'
+	@echo 'make lock       choose versions again for requirements.lock (needs the network)'
+	@echo 'make clean      remove the environment and everything built'
+	@echo 'variables:      TORCH=cpu (a torch without CUDA)  PYTHON=python3.12  WORKERS=2  LAB_OPTIONS='
+
+lab: set-up
+	$(VENV)/bin/jupyter lab --ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_start_here.ipynb
+
+test: lint
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15
+
+lint: set-up
+	$(PY) -m ruff check $(wildcard $(CODE))
+	$(PY) -m ruff format --check $(wildcard $(CODE))
+	$(PY) -m mypy
+	$(PY) -m tools.notebooks lint notebooks
+	@if PATH="$(VENV)/bin:$$PATH" command -v actionlint >/dev/null; \
+	then PATH="$(VENV)/bin:$$PATH" actionlint .github/workflows/*.yml; \
+	else echo 'actionlint is not installed: the workflows were not checked'; fi
+
+format: set-up
+	$(PY) -m ruff check --fix $(wildcard $(CODE))
+	$(PY) -m ruff format $(wildcard $(CODE))
+	$(PY) -m tools.notebooks lint --fix notebooks
+
+notebooks: set-up
+	$(PY) -m tools.notebooks refresh notebooks
+
+texts: set-up
+	$(PY) data/build/texts.py
+
+model: set-up
+	$(PY) data/build/train.py
+
+card: set-up
+	$(PY) data/build/card.py
+
+card-check: set-up
+	$(PY) data/build/card.py --check
+
+wheel: set-up
+	$(PY) -m build --no-isolation
+
+# --- the environment ------------------------------------------------------------------------
+
+set-up: $(READY) $(GPTQ_TRIED)
+
+# Prints the first suitable Python: $(PYTHON) where given, else python3, else a newer or older one.
+define FIND_PYTHON
+for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+    if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+    then echo "$$name"; break; fi; \
+done
+endef
+
+$(PY):
+	@python="$$($(FIND_PYTHON))"; \
+	if [ -z "$$python" ]; then \
+	    echo '$(or $(PYTHON),Here) is no Python 3.11, 3.12 or 3.13.' >&2; \
+	    echo 'Install one, or name one: make lab PYTHON=/path/to/python3.12' >&2; exit 1; fi; \
+	echo "making $(VENV) with $$python"; \
+	"$$python" -m venv $(VENV) || { rm -rf $(VENV); \
+	    echo 'On Debian or Ubuntu, install the package python3-venv, then run this again.' >&2; exit 1; }
+
+# Made again whenever the lock or pyproject.toml is newer: then pip changes only what differs.
+# The last line makes matplotlib list the fonts now, not in the first lesson.
+$(READY): requirements.lock pyproject.toml | $(PY)
+ifneq ($(TORCH),)
+	$(PY) -m pip install --disable-pip-version-check uv
+	$(PY) -m uv pip install --python $(PY) --torch-backend=$(TORCH) "$$(grep '^torch==' requirements.lock)"
+endif
+	$(PY) -m pip install --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PY) -c 'import matplotlib.font_manager'
+	@touch $@
+
+# Tried once for each lock, so that nothing is fetched later; `make gptq` tries again.
+$(GPTQ_TRIED): requirements-gptq.lock $(READY)
+	@if command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then \
+	    $(PY) -m pip install --disable-pip-version-check --no-deps -r requirements-gptq.lock || \
+	    echo 'gptqmodel could not be installed: lesson 06 shows "not compared" in its place. Try again: make gptq'; \
+	else \
+	    echo 'no C++ compiler, so no gptqmodel: lesson 06 shows "not compared" in its place'; fi
+	@touch $@
+
+gptq: $(READY)
+	@rm -f $(GPTQ_TRIED)
+	@$(MAKE) --no-print-directory $(GPTQ_TRIED)
+
+# CUDA packages are left out: torch names them itself. The rest of sed shortens uv's conditions.
+lock: set-up
+	$(PY) -m pip install --disable-pip-version-check uv
+	$(PY) -m uv pip compile pyproject.toml --extra lab --extra engines --extra test --universal --fork-strategy fewest \
+	    --python-version 3.11 --upgrade --no-header --no-annotate --output-file $(VENV)/all.lock
+	grep '^#' requirements.lock > $(VENV)/new.lock
+	grep -vE "^(nvidia-|cuda-|triton)|== 'emscripten'" $(VENV)/all.lock | sed -E \
+	    -e "s/python_full_version < '3.14' and //; s/ and python_full_version < '3.14'//" \
+	    -e "s/ ; python_full_version < '3.14'//" >> $(VENV)/new.lock
+	mv $(VENV)/new.lock requirements.lock
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	find lessonkit tools tests benchmarks data -name __pycache__ -prune -exec rm -rf {} +
