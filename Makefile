@@ -60,6 +60,7 @@ format: set-up
 
 notebooks: set-up
 	$(PY) -m tools.notebooks refresh notebooks
+	$(PY) -m tools.pictures
 
 texts: set-up
 	$(PY) data/build/texts.py

@@ -57,6 +57,7 @@ def reproducible_environment() -> dict[str, str]:
 
     No hub is asked, no cache or settings of the user's home are read, and arithmetic uses one
     thread. What must be cached, such as the list of fonts, lies in the virtual environment.
+    A comparison with a library that is not installed is an error.
     """
     cache = Path(sys.prefix) / "cache"
     folders = {
@@ -72,6 +73,7 @@ def reproducible_environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",
+        "LESSONKIT_REQUIRE_ENGINES": "1",
         "MKL_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -1,0 +1,330 @@
+"""The command line: it parses, calls, prints, and has no logic of its own.
+
+Exit status: 0 all is well; 1 the answer is no (files altered, tensors differ); 2 the input is
+wrong; 130 interrupted. Each command imports what it needs when it runs, so that
+`lessonkit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lessonkit
+from lessonkit.errors import LessonkitError
+
+if TYPE_CHECKING:
+    from lessonkit.files.certificate import Certificate
+    from lessonkit.files.checkpoint import TensorSource
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        sys.stdout.flush()
+        return status
+    except LessonkitError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; no unfinished output was kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# --- what is in a checkpoint, and is it whole? ----------------------------------------------
+
+
+def _info(options: argparse.Namespace) -> int:
+    from lessonkit.convert.meta import open_canonical
+    from lessonkit.files.dtypes import DTYPES
+
+    path = _path(options.path)
+    source = open_canonical(path)
+    infos = [source.info(name) for name in source.names()]
+    values: dict[str, int] = {}
+    for info in infos:
+        values[info.dtype] = values.get(info.dtype, 0) + info.count
+    formats = ", ".join(f"{DTYPES[dtype].torch_name} ({n:,})" for dtype, n in values.items())
+    print(f"form        {_form(source)}")
+    print(f"tensors     {len(infos)}")
+    print(f"parameters  {sum(values.values()):,} in {formats}")
+    print(f"bytes       {sum(info.nbytes for info in infos):,}")
+    for note in getattr(source, "notes", ()):
+        print(f"note        {note}")
+    if options.tensors:
+        for info in infos:
+            print(f"{info.dtype:8} {'x'.join(map(str, info.shape)):14} {info.name}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from lessonkit.convert.meta import open_canonical
+    from lessonkit.files.certificate import certificate_of, verify_tensors
+    from lessonkit.files.integrity import find_checklists, verify
+
+    path = _path(options.path)
+    if options.checklist:
+        lists = {Path(options.checklist): path}
+    else:
+        lists = {found: found.parent for found in find_checklists(path)}
+    whole = True
+    for checklist, folder in lists.items():
+        report = verify(folder, checklist)
+        print(f"{checklist}:\n{report}")
+        whole = whole and report.ok
+    certificate = certificate_of(path)
+    if certificate and not options.checklist:
+        verdicts = verify_tensors(open_canonical(path), certificate)
+        wrong = [f"{verdict:8} {name}" for name, verdict in verdicts.items() if verdict != "ok"]
+        print(f"{certificate.name}: {len(verdicts) - len(wrong)} of {len(verdicts)} tensors ok")
+        print("".join(f"{line}\n" for line in wrong), end="")
+        whole = whole and not wrong
+    if not lists and not certificate:
+        count = len(open_canonical(path).names())
+        print(f"no checklist here; the {count} tensors are complete, their values unchecked")
+    print("whole and unaltered" if whole else "NOT what it should be")
+    return 0 if whole else 1
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from lessonkit.convert.meta import open_canonical
+    from lessonkit.files.certificate import IDENTICAL, compare
+
+    result = compare(open_canonical(_path(options.a)), open_canonical(_path(options.b)))
+    for match in result.matches:
+        if match.kind != IDENTICAL:
+            print(match)
+    print(result)
+    beyond = result.beyond(allow_cast=options.allow_cast, tolerance=options.tolerance)
+    if beyond:
+        print(f"{len(beyond)} tensors differ by more than was asked for")
+    return 1 if beyond else 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from lessonkit.convert.hub import fetch
+
+    print(
+        fetch(
+            options.repository,
+            options.out,
+            revision=options.revision,
+            endpoint=options.endpoint,
+            force=options.force,
+        )
+    )
+    return 0
+
+
+# --- conversions ----------------------------------------------------------------------------
+
+
+def _to_hf(options: argparse.Namespace) -> int:
+    from lessonkit.convert.meta import meta_to_hf
+
+    return _told(
+        meta_to_hf(
+            options.source,
+            options.out,
+            dtype=options.dtype,
+            tokenizer=options.tokenizer,
+            added_tokens=options.added_token,
+            context=options.context,
+            force=options.force,
+        )
+    )
+
+
+def _to_meta(options: argparse.Namespace) -> int:
+    from lessonkit.convert.meta import hf_to_meta
+
+    source = _path(options.source)
+    return _told(hf_to_meta(source, options.out, shards=options.shards, force=options.force))
+
+
+def _nf4(options: argparse.Namespace) -> int:
+    from lessonkit.convert.nf4 import quantize_checkpoint
+
+    return _told(
+        quantize_checkpoint(
+            _path(options.source),
+            options.out,
+            quant_type=options.type,
+            double_quant=options.double_quant,
+            block_size=options.block_size,
+            force=options.force,
+        )
+    )
+
+
+def _told(certificate: Certificate) -> int:
+    print(certificate)
+    return 0
+
+
+# --- how good is it? ------------------------------------------------------------------------
+
+
+def _perplexity(options: argparse.Namespace) -> int:
+    from lessonkit.course.models import load
+    from lessonkit.course.texts import evaluation_text
+    from lessonkit.evaluate.perplexity import perplexity
+
+    text = evaluation_text(options.text, options.split, options.language)
+    model, tokenizer = load(_model(options.model))
+    print(
+        perplexity(
+            model, tokenizer, text, window=options.window, max_windows=options.max_windows
+        )
+    )  # fmt: skip
+    return 0
+
+
+def _recall(options: argparse.Namespace) -> int:
+    from lessonkit.course.models import load
+    from lessonkit.course.texts import questions
+    from lessonkit.evaluate.recall import recall
+
+    asked = questions(options.language)
+    model, tokenizer = load(_model(options.model))
+    print(recall(model, tokenizer, asked))
+    return 0
+
+
+# --- arguments ------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lessonkit", description="What LLM weights are made of, and how they change form."
+    )
+    parser.add_argument("--version", action="version", version=lessonkit.__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_file_commands(commands)
+    _add_conversions(commands)
+    _add_measures(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _add_file_commands(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("info", help="what is in a checkpoint?")
+    command.add_argument("path", help="a folder or weight file in any form, or mini")
+    command.add_argument("--tensors", action="store_true", help="list every tensor")
+    command.set_defaults(run=_info)
+
+    command = commands.add_parser("fetch", help="download a model, whole and checked")
+    command.add_argument("repository", metavar="HUB_ID", help="owner/name")
+    command.add_argument("out", help="the folder to make")
+    command.add_argument("--revision", help="a commit, tag or branch")
+    command.add_argument("--endpoint", metavar="URL", help="a mirror of the Hub")
+    _add_force(command)
+    command.set_defaults(run=_fetch)
+
+    command = commands.add_parser("verify", help="is it whole and unaltered?")
+    command.add_argument("path", help="a folder with weights")
+    command.add_argument("--checklist", metavar="FILE", help="checklist.chk, SHA256SUMS, ...")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("compare", help="compare two checkpoints in any form")
+    command.add_argument("a")
+    command.add_argument("b")
+    command.add_argument("--allow-cast", action="store_true", help="B may be A, rounded")
+    command.add_argument("--tolerance", type=float, default=0.0, help="values may differ by this")
+    command.set_defaults(run=_compare)
+
+
+def _add_conversions(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("to-hf", help="Meta's Llama files to Hugging Face's form")
+    command.add_argument("source", metavar="META_DIR", help="params.json, consolidated.NN.pth")
+    command.add_argument("out", help="the folder to make")
+    command.add_argument("--dtype", help="round to this format (default: as the source)")
+    command.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.model elsewhere")
+    command.add_argument(
+        "--added-token", action="append", default=[], metavar="TOKEN",
+        help="a token behind the tokenizer's pieces, such as [PAD]; may be repeated",
+    )  # fmt: skip
+    command.add_argument("--context", type=int, metavar="N", help="the longest text, in tokens")
+    _add_force(command)
+    command.set_defaults(run=_to_hf)
+
+    command = commands.add_parser("to-meta", help="Hugging Face's form to Meta's")
+    command.add_argument("source", metavar="HF_DIR", help="a folder, or mini")
+    command.add_argument("out", help="the folder to make")
+    command.add_argument("--shards", type=int, default=1, metavar="N", help="1 to 8")
+    _add_force(command)
+    command.set_defaults(run=_to_meta)
+
+    command = commands.add_parser("nf4", help="quantise once, load in 4 bits ever after")
+    command.add_argument("source", metavar="HF_DIR", help="a folder, or mini")
+    command.add_argument("out", help="the folder to make")
+    command.add_argument("--type", choices=["nf4", "fp4"], default="nf4")
+    command.add_argument("--double-quant", action="store_true", help="quantise the scales too")
+    command.add_argument("--block-size", type=int, default=64, metavar="N")
+    _add_force(command)
+    command.set_defaults(run=_nf4)
+
+
+def _add_measures(commands: _Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser("perplexity", help="how well does it predict a text?")
+    command.add_argument("model", help="a folder, a Hub id, or mini")
+    command.add_argument("--text", default="island", help="island, wikitext, or a file")
+    command.add_argument("--split", default="test", help="test or validation")
+    command.add_argument("--language", default="en", help="en or zh")
+    command.add_argument("--window", type=int, metavar="N", help="tokens")
+    command.add_argument("--max-windows", type=int, metavar="N")
+    command.set_defaults(run=_perplexity)
+
+    command = commands.add_parser("recall", help="what does it know about the island?")
+    command.add_argument("model", help="a folder, a Hub id, or mini")
+    command.add_argument("--language", default="en", help="en or zh")
+    command.set_defaults(run=_recall)
+
+
+def _add_force(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", help="replace an existing output")
+
+
+def _path(name: str) -> Path:
+    """A path as it was given; `mini` is the embedded model unless such a file exists."""
+    if name == "mini" and not Path(name).exists():
+        from lessonkit.course.embedded import verified_folder
+
+        return verified_folder("mini")
+    return Path(name).expanduser()
+
+
+def _model(name: str) -> Path | str:
+    """What was named on the command line counts, whatever LESSONKIT_MODEL says."""
+    path = _path(name)
+    return path if path.exists() else name
+
+
+def _form(source: TensorSource) -> str:
+    from lessonkit.convert.meta_checkpoint import MetaCheckpoint
+    from lessonkit.files.checkpoint import Checkpoint
+
+    if isinstance(source, MetaCheckpoint):
+        count = len(source.files.shards)
+        return f"Meta ({_count(count, 'shard')}); shown under Hugging Face's names"
+    assert isinstance(source, Checkpoint)
+    return f"{source.form} ({_count(len(source.files), 'file')})"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

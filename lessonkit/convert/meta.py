@@ -1,0 +1,310 @@
+"""Meta's Llama checkpoints to Hugging Face's form and back, one tensor at a time.
+
+No value changes on the way: tensors are renamed, joined or cut, and the rows of the query
+and key matrices change places. Only if another dtype is asked for by name are values rounded,
+and then the certificate counts how many changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lessonkit.convert.llama_shape import (
+    LLAMA_3_THETA,
+    LlamaShape,
+    context_of,
+    hf_config,
+    meta_params,
+    read_hf_config,
+)
+from lessonkit.convert.meta_checkpoint import MetaCheckpoint, is_meta, open_meta
+from lessonkit.convert.meta_layout import (
+    EMBEDDING,
+    HEAD,
+    Pair,
+    cut,
+    halves_to_pairs,
+    is_recomputed,
+    pairs,
+)
+from lessonkit.convert.tokenizer import TokenizerFiles, convert_tokenizer
+from lessonkit.errors import LessonkitError
+from lessonkit.files.atomic import atomic_folder, check_space
+from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, certificate_of, tensor_sha256
+from lessonkit.files.checkpoint import Checkpoint, TensorSource, open_checkpoint, read_json
+from lessonkit.files.dtypes import DTYPES, FLOATS, Array, cast, parse_dtype
+from lessonkit.files.integrity import progress_bar
+from lessonkit.files.safetensors_header import TensorInfo
+from lessonkit.files.shard_writer import MAX_SHARD_BYTES, write_checkpoint
+from lessonkit.files.torch_file import write_torch_file
+
+MAX_SHARDS = 8
+
+
+def open_canonical(path: str | os.PathLike[str]) -> TensorSource:
+    """Any checkpoint under Hugging Face's names and layout, so that two can be compared."""
+    return open_meta(path) if is_meta(path) else open_checkpoint(path)
+
+
+def meta_to_hf(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
+    added_tokens: Sequence[str] = (),
+    context: int | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    force: bool = False,
+) -> Certificate:
+    """Convert a folder in Meta's form; `out` then loads with transformers.
+
+    Parameters
+    ----------
+    source:
+        The folder with `params.json` and `consolidated.NN.pth`, or the one above it.
+    out:
+        The folder to make; it appears when it is complete. Replaced only with `force`.
+    dtype:
+        Round to this format ("float16", "BF16", ...). By default the source's is kept.
+    tokenizer:
+        A `tokenizer.model` that lies elsewhere.
+    added_tokens:
+        Names for the embedding's rows beyond the tokenizer's last piece (Alpaca: "[PAD]").
+    context:
+        The longest text in tokens, which `params.json` does not say. By default what the
+        certificate of `hf_to_meta` says, else what is usual for such a Llama, with a note.
+
+    Returns the certificate that was also written into `out`. Memory: the largest tensor.
+    """
+    meta = open_meta(source, tokenizer)
+    target = None if dtype is None else _float_dtype(dtype)
+    certificate = Certificate("Meta to Hugging Face", {"dtype": target or "as the source"})
+    certificate.notes += meta.notes
+    context = context or _context_from_certificate(meta.files.folder)
+    if context is None:
+        context, family = context_of(meta.shape)
+        certificate.notes.append(
+            f"params.json does not say how long a text may be: {context} tokens, as in {family}"
+        )
+    words = _tokenizer_for(meta, context, added_tokens)
+    certificate.notes += words.notes
+    plan = [_as_dtype(meta.info(name), target) for name in meta.names()]
+    config = hf_config(
+        meta.shape, dtype=_main_dtype(plan), context=context, ids=words.ids
+    )  # fmt: skip
+    with (
+        write_checkpoint(
+            out, plan=plan, max_shard_bytes=max_shard_bytes, force=force,
+            protect=[source, *meta.files.shards],
+        ) as writer,
+        ThreadPoolExecutor(1) as hashing,
+        progress_bar("to Hugging Face", sum(info.nbytes for info in plan)) as bar,
+    ):  # fmt: skip
+        for info in plan:
+            bits, found = meta.array(info.name), meta.info(info.name).dtype
+            result = cast(bits, found, info.dtype)
+            names = [meta.source_of(info.name)]
+            if result is bits:  # hash and write at the same time
+                digest = hashing.submit(tensor_sha256, bits)
+                writer.add(info.name, bits, info.dtype)
+                certificate.kept(
+                    info.name, bits, found, sha256=digest.result(), source=names
+                )  # fmt: skip
+            else:
+                writer.add(info.name, result, info.dtype)
+                certificate.cast(info.name, bits, found, result, info.dtype, source=names)
+            meta.release(info.name)
+            bar.update(info.nbytes)
+        for name, content in words.files.items():
+            writer.add_file(name, content)
+        writer.add_file("config.json", _json(config))
+        writer.add_file("generation_config.json", _json(words.ids))
+        writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
+    return certificate
+
+
+def hf_to_meta(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    shards: int = 1,
+    force: bool = False,
+) -> Certificate:
+    """Convert a Hugging Face Llama to Meta's form, in 1 to 8 model-parallel shards.
+
+    `out` holds `params.json`, `consolidated.NN.pth`, `tokenizer.model` (where the source has
+    one) and the certificate. The dtype is kept. Memory: the largest tensor.
+    """
+    source = Path(source)
+    config_path = source / "config.json"
+    config = read_json(config_path)
+    shape = read_hf_config(config, config_path)
+    # Llama 3 cuts its embedding by rows, Llama 1 and 2 by columns.
+    axis = 0 if shape.rope_theta == LLAMA_3_THETA else 1
+    table = list(pairs(shape.layers, embedding_axis=axis))
+    possible = _possible_shards(shape, table)
+    if shards not in possible:
+        raise LessonkitError(
+            f"This model cannot be cut into {shards} equal shards: it has {shape.kv_heads} "
+            f"key/value heads and a vocabulary of {shape.vocabulary}.",
+            where="the number of shards",
+            remedy=f"Use one of {', '.join(map(str, possible))}.",
+        )
+    checkpoint = open_checkpoint(source)
+    _require_tensors(checkpoint, shape, table)
+    options = {"shards": shards, "context": config.get("max_position_embeddings")}
+    certificate = Certificate("Hugging Face to Meta", options)
+    if shape.tied:
+        certificate.notes.append("the embedding is also the output head: Meta's form stores both")
+    tokenizer = source / "tokenizer.model"
+    if not tokenizer.is_file():
+        certificate.notes.append("the source has no tokenizer.model, which Meta's code needs")
+    total = sum(checkpoint.info(name).nbytes for name in checkpoint.names())
+    check_space(out, total)
+    with (
+        atomic_folder(out, force=force, protect=[source]) as folder,
+        progress_bar("to Meta", total) as bar,
+    ):
+        for rank in range(shards):
+            record = certificate if rank == 0 else None
+            tensors = _slices(checkpoint, shape, table, rank, shards, record, bar.update)
+            with (folder / f"consolidated.{rank:02}.pth").open("xb") as file:
+                write_torch_file(file, tensors)
+        (folder / "params.json").write_bytes(_json(meta_params(shape)))
+        if tokenizer.is_file():
+            (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())
+        (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
+    return certificate
+
+
+def _context_from_certificate(folder: Path) -> int | None:
+    """What `hf_to_meta` noted, since Meta's own files have no place for it."""
+    path = certificate_of(folder)
+    options = read_json(path).get("options") if path else None
+    context = options.get("context") if isinstance(options, dict) else None
+    return context if type(context) is int and context > 0 else None
+
+
+def _slices(
+    checkpoint: Checkpoint,
+    shape: LlamaShape,
+    table: list[Pair],
+    rank: int,
+    shards: int,
+    certificate: Certificate | None,
+    advance: Callable[[int], Any],
+) -> Iterator[tuple[str, str, Array]]:
+    """The tensors of one shard, in Meta's layout; whole ones are hashed if asked for."""
+    for pair in table:
+        name = EMBEDDING if shape.tied and pair.hf == HEAD else pair.hf
+        bits, dtype = checkpoint.array(name), checkpoint.info(name).dtype
+        if certificate is not None:
+            certificate.kept(pair.hf, bits, dtype, source=[name])
+        rows = halves_to_pairs(bits, shape.heads_of(pair)) if pair.rotary else bits
+        piece = cut(rows, pair.axis, rank, shards)
+        yield pair.meta, dtype, piece
+        checkpoint.release(name)
+        advance(piece.nbytes)
+
+
+def _require_tensors(checkpoint: Checkpoint, shape: LlamaShape, table: list[Pair]) -> None:
+    """Exactly the tensors of such a Llama, in the right shapes."""
+    wanted = {pair.hf: pair for pair in table if not (shape.tied and pair.hf == HEAD)}
+    remedy = "Fetch the checkpoint again; config.json and the weights must belong together."
+    for name in checkpoint:
+        if name not in wanted and not is_recomputed(name) and not (shape.tied and name == HEAD):
+            raise LessonkitError(
+                f"The tensor {name} has no place in a Llama.", where=checkpoint.path, remedy=remedy
+            )
+    for name, pair in wanted.items():
+        if name not in checkpoint:
+            raise LessonkitError(
+                f"The tensor {name} is missing.", where=checkpoint.path, remedy=remedy
+            )
+        found, expected = checkpoint.info(name).shape, shape.shape_of(pair)
+        if found != expected:
+            raise LessonkitError(
+                f"{name} has the shape {list(found)}; config.json leads to {list(expected)}.",
+                where=checkpoint.file_of(name),
+                remedy=remedy,
+            )
+
+
+def _tokenizer_for(
+    meta: MetaCheckpoint, context: int, added_tokens: Sequence[str]
+) -> TokenizerFiles:
+    """The tokenizer's files; an error unless it has one token for each row of the embedding."""
+    path = meta.files.tokenizer
+    if path is None:
+        raise LessonkitError(
+            "There is no tokenizer.model beside the weights or in the folder above.",
+            where=meta.files.folder,
+            remedy="Fetch it, or name it: --tokenizer FILE.",
+        )
+    words = convert_tokenizer(
+        path, context=context, added_tokens=added_tokens,
+        later_llama_3=meta.shape.rope_factor is not None,
+    )  # fmt: skip
+    rows, size = meta.shape.vocabulary, words.size
+    if size > rows:
+        raise LessonkitError(
+            f"The tokenizer has {size} tokens, the embedding only {rows} rows: text would lead to "
+            "ids that the model does not know.",
+            where=path,
+            remedy="Use the tokenizer.model that came with these weights (32000: Llama 1 and 2, "
+            "49953: Chinese-LLaMA): --tokenizer FILE.",
+        )
+    if size < rows:
+        raise LessonkitError(
+            f"The embedding has {rows} rows, the tokenizer only {size} tokens.",
+            where=path,
+            remedy="Use the tokenizer.model that came with these weights; or name the tokens that "
+            'it lacks, in order: --added-token "[PAD]" for Chinese-Alpaca (49954 rows, 49953 '
+            "pieces).",
+        )
+    return words
+
+
+def _float_dtype(name: str) -> str:
+    found = parse_dtype(name)
+    if found not in FLOATS:
+        raise LessonkitError(
+            f"Weights cannot be rounded to {name} here.",
+            where="dtype",
+            remedy="Use float16, bfloat16, float32 or float64; 8 and 4 bits need quantisation.",
+        )
+    return found
+
+
+def _as_dtype(info: TensorInfo, target: str | None) -> TensorInfo:
+    if target is None or info.dtype not in FLOATS:
+        return info
+    return TensorInfo(info.name, target, info.shape)
+
+
+def _main_dtype(plan: list[TensorInfo]) -> str:
+    """torch's name for the dtype that most of the values have."""
+    counts: dict[str, int] = {}
+    for info in plan:
+        counts[info.dtype] = counts.get(info.dtype, 0) + info.count
+    return DTYPES[max(counts, key=lambda dtype: counts[dtype])].torch_name
+
+
+def _possible_shards(shape: LlamaShape, table: list[Pair]) -> list[int]:
+    """Into how many shards the model can be cut: heads stay whole, slices are equal."""
+    lengths = {shape.shape_of(pair)[pair.axis] for pair in table if pair.axis is not None}
+    return [
+        shards
+        for shards in range(1, MAX_SHARDS + 1)
+        if all(length % shards == 0 for length in (shape.kv_heads, *lengths))
+    ]
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,302 @@
+"""Hugging Face to a checkpoint already in NF4 or FP4, as bitsandbytes keeps it.
+
+Quantising at every load takes time, and the full-size files. The checkpoint written here
+loads with `from_pretrained` and no further argument, and gives, on a CPU, the logits of a
+model quantised while loading, to the bit. A linear layer's weight becomes
+
+    weight                                  packed codes, uint8 [values / 2, 1]
+    weight.absmax                           scales, float32 [blocks]; double: uint8
+    weight.quant_map                        the codes' 16 values, float32
+    weight.nested_absmax, .nested_quant_map double quantisation's own scales and 256 values
+    weight.quant_state.bitsandbytes__nf4    the rest, as the bytes of a JSON object
+
+Everything else is copied bit by bit: embeddings, norms, biases, and the output layer, which
+transformers leaves unquantised too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lessonkit.errors import LessonkitError
+from lessonkit.files.atomic import check_space
+from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, Record, tensor_sha256
+from lessonkit.files.checkpoint import Checkpoint, open_checkpoint, read_json
+from lessonkit.files.dtypes import DTYPES, bits_of, parse_dtype
+from lessonkit.files.integrity import progress_bar
+from lessonkit.files.shard_writer import MAX_SHARD_BYTES, write_checkpoint
+from lessonkit.formats.blockwise import Blockwise, quantize_blockwise
+from lessonkit.formats.codebooks import FP4, NF4, dynamic_map
+from lessonkit.formats.double_quant import NESTED_BLOCK, DoubleQuantized
+
+if TYPE_CHECKING:
+    import torch
+
+_CODEBOOKS = {"nf4": NF4, "fp4": FP4}
+_BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # those that bitsandbytes reads
+_SOURCE_DTYPES = ("F32", "F16", "BF16")
+# In Llama and its relatives: model.layers.3.self_attn.q_proj.weight
+_LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
+_COMPANIONS = ("*.json", "*.model", "*.txt", "*.jinja", "LICENSE*")
+
+
+def quantize_checkpoint(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    quant_type: str = "nf4",
+    double_quant: bool = False,
+    block_size: int = 64,
+    compute_dtype: str | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    force: bool = False,
+) -> Certificate:
+    """Quantise the linear layers of a Hugging Face Llama; `out` then loads with transformers.
+
+    Parameters
+    ----------
+    source:
+        A folder with `config.json` and weights: safetensors or PyTorch, in shards or not.
+    out:
+        The folder to make; it appears when it is complete. Replaced only with `force`.
+    quant_type:
+        "nf4" or "fp4".
+    double_quant:
+        Quantise the scales too: 4.127 bits a weight instead of 4.5, for blocks of 64.
+    block_size:
+        32, 64, 128 .. 4096. (transformers itself quantises in blocks of 64 only.)
+    compute_dtype:
+        What bitsandbytes multiplies in ("float16", "bfloat16", "float32"). By default the
+        model's own dtype. This is `bnb_4bit_compute_dtype`, which in transformers is float32
+        unless given; give both sides the same to get the same logits.
+
+    The dtype of the files is kept. If `config.json` names another, to which transformers would
+    round before quantising, the new one names that of the files, and the certificate says so.
+    Returns the certificate that was also written into `out`: for each quantised weight its
+    scheme and relative RMS error. Memory: the largest tensor, a few times over; no model class
+    is loaded. Raises LessonkitError for a model that is quantised already, for layers that are
+    not Llama's, and for weights that are not finite.
+    """
+    source = Path(source)
+    _check_options(quant_type, block_size)
+    config = read_json(source / "config.json")
+    checkpoint = open_checkpoint(source)
+    targets = _targets(checkpoint, config, source)
+    dtype = _main_dtype(checkpoint, targets)
+    scheme = f"{quant_type} block {block_size}" + (" double quant" if double_quant else "")
+    certificate = Certificate("Hugging Face to bitsandbytes 4-bit", {"scheme": scheme})
+    compute = DTYPES[_compute_dtype(compute_dtype or dtype)].torch_name
+    config["quantization_config"] = _quantization_config(quant_type, double_quant, compute)
+    _state_dtype(config, DTYPES[dtype].torch_name, certificate)
+    size = sum(checkpoint.info(name).nbytes for name in checkpoint)
+    reduced = sum(checkpoint.info(name).nbytes for name in targets)
+    # Four bits and a scale take at most 6 of a value's 16 or 32 bits.
+    check_space(out, size - reduced + reduced * 6 // 16)
+    protect = [source, *checkpoint.files]
+    with (
+        write_checkpoint(
+            out, max_shard_bytes=max_shard_bytes, force=force, protect=protect
+        ) as writer,
+        progress_bar("to 4 bits", size) as bar,
+    ):
+        for name in checkpoint.names():
+            if name in targets:
+                weight = checkpoint.tensor(name)
+                quantized = _quantize(name, weight, quant_type, double_quant, block_size)
+                stored = stored_tensors(quantized, dtype)
+                for suffix, tensor in stored.items():
+                    writer.add(name + suffix, tensor)
+                certificate.records.update(_records(checkpoint, name, weight, quantized, stored))
+            else:
+                bits, its_dtype = checkpoint.array(name), checkpoint.info(name).dtype
+                writer.add(name, bits, its_dtype)
+                certificate.kept(name, bits, its_dtype, source=[name])
+            checkpoint.release(name)
+            bar.update(checkpoint.info(name).nbytes)
+        writer.add_file("config.json", (json.dumps(config, indent=2) + "\n").encode())
+        for file in _companions(source):
+            writer.add_file(file.name, file.read_bytes())
+        writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
+    return certificate
+
+
+def stored_tensors(quantized: Blockwise, dtype: str) -> dict[str, torch.Tensor]:
+    """The tensors that bitsandbytes stores for one weight, by what follows its name.
+
+    `dtype` ("BF16") is that of the weight, to which it will be dequantised.
+    """
+    import torch
+
+    rest: dict[str, Any] = {
+        "quant_type": quantized.codebook.name,
+        "blocksize": quantized.block_size,
+        "dtype": DTYPES[dtype].torch_name,
+        "shape": list(quantized.shape),
+    }
+    tensors = {"": quantized.packed.view(-1, 1), ".quant_map": quantized.codebook.tensor()}
+    if isinstance(quantized.absmax, DoubleQuantized):
+        nested = quantized.absmax
+        tensors[".absmax"] = nested.codes
+        tensors[".nested_absmax"] = nested.absmax
+        tensors[".nested_quant_map"] = dynamic_map()
+        rest["nested_blocksize"] = NESTED_BLOCK
+        rest["nested_dtype"] = "float32"
+        rest["nested_offset"] = nested.offset.item()
+    else:
+        tensors[".absmax"] = quantized.absmax
+    encoded = torch.tensor(list(json.dumps(rest).encode()), dtype=torch.uint8)
+    tensors[f".quant_state.bitsandbytes__{quantized.codebook.name}"] = encoded
+    return tensors
+
+
+def _check_options(quant_type: str, block_size: int) -> None:
+    if quant_type not in _CODEBOOKS:
+        raise LessonkitError(
+            f"bitsandbytes has no 4-bit type {quant_type!r}.",
+            where="quant_type",
+            remedy="Use 'nf4' or 'fp4'.",
+        )
+    if block_size not in _BLOCK_SIZES:
+        raise LessonkitError(
+            f"bitsandbytes does not read blocks of {block_size}.",
+            where="block_size",
+            remedy=f"Use one of {', '.join(map(str, _BLOCK_SIZES))}.",
+        )
+
+
+def _compute_dtype(name: str) -> str:
+    dtype = parse_dtype(name)
+    if dtype not in _SOURCE_DTYPES:
+        raise LessonkitError(
+            f"bitsandbytes does not compute in {name}.",
+            where="compute_dtype",
+            remedy="Use float32, float16 or bfloat16.",
+        )
+    return dtype
+
+
+def _quantization_config(quant_type: str, double_quant: bool, compute: str) -> dict[str, Any]:
+    """What config.json has to say; the names are transformers'."""
+    return {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "load_in_8bit": False,
+        "bnb_4bit_quant_type": quant_type,
+        "bnb_4bit_use_double_quant": double_quant,
+        "bnb_4bit_compute_dtype": compute,
+        "bnb_4bit_quant_storage": "uint8",
+    }
+
+
+def _state_dtype(config: dict[str, Any], dtype: str, certificate: Certificate) -> None:
+    """Let the configuration name the dtype of the files."""
+    stated = config.pop("torch_dtype", None) or config.get("dtype")
+    config["dtype"] = dtype
+    if stated != dtype:
+        certificate.notes.append(f"config.json said {stated}; the files hold {dtype}")
+
+
+def _targets(checkpoint: Checkpoint, config: dict[str, Any], source: Path) -> set[str]:
+    """The weights to quantise: every linear layer but the output layer, as in transformers."""
+    if "quantization_config" in config:
+        raise LessonkitError(
+            "The model is quantised already.",
+            where=source / "config.json",
+            remedy="Start from the original checkpoint: quantising twice adds the errors up.",
+        )
+    targets = {name for name in checkpoint.names() if _LINEAR.fullmatch(name)}
+    others = [
+        name
+        for name in checkpoint.names()
+        if name not in targets and ".layers." in name and len(checkpoint.info(name).shape) > 1
+    ]
+    if others or not targets:
+        raise LessonkitError(
+            f"The layers are not those of a Llama: {others[0]}."
+            if others
+            else "There is no layer of a Llama (model.layers.0.mlp.up_proj.weight).",
+            where=source,
+            remedy="Only Llama and models with its tensor names are supported; Meta's form is "
+            "converted by `lessonkit to-hf`.",
+        )
+    return targets
+
+
+def _main_dtype(checkpoint: Checkpoint, targets: set[str]) -> str:
+    """The one dtype of the weights to quantise."""
+    dtypes = sorted({checkpoint.info(name).dtype for name in targets})
+    if len(dtypes) > 1 or dtypes[0] not in _SOURCE_DTYPES:
+        raise LessonkitError(
+            f"Weights in {' and '.join(dtypes)} cannot be quantised.",
+            where=checkpoint.path,
+            remedy="Start from a checkpoint in one of float32, float16 and bfloat16.",
+        )
+    return dtypes[0]
+
+
+def _quantize(
+    name: str, weight: torch.Tensor, quant_type: str, double_quant: bool, block_size: int
+) -> Blockwise:
+    """Quantise, and say which tensor an error belongs to."""
+    try:
+        return quantize_blockwise(
+            weight, _CODEBOOKS[quant_type], block_size, double_quant=double_quant
+        )
+    except LessonkitError as error:
+        raise LessonkitError(error.what, where=name, remedy=error.remedy) from error
+
+
+def _records(
+    checkpoint: Checkpoint,
+    name: str,
+    weight: torch.Tensor,
+    quantized: Blockwise,
+    stored: dict[str, torch.Tensor],
+) -> Iterator[tuple[str, Record]]:
+    """One record for the weight, and one for each tensor that helps to read it."""
+    original = weight.float()
+    error = (quantized.dequantize() - original).double().square().sum()
+    total = original.double().square().sum()
+    relative = float((error / total).sqrt()) if total > 0 else 0.0
+    info = checkpoint.info(name)
+    yield (
+        name,
+        Record(
+            f"quantised: {quantized.codebook.name}, relative RMS error {relative:.4f}",
+            info.dtype,
+            info.shape,
+            tensor_sha256(checkpoint.array(name)),
+            [name],
+            {
+                "bits_per_weight": round(quantized.bits_per_weight(), 4),
+                "relative_rms_error": relative,
+                "output_dtype": "U8",
+                "output_sha256": tensor_sha256(bits_of(stored[""])[0]),
+            },
+        ),
+    )
+    for suffix, tensor in stored.items():
+        if suffix:
+            bits, dtype = bits_of(tensor)
+            yield (
+                name + suffix,
+                Record(
+                    "made for a quantised weight", dtype, bits.shape, tensor_sha256(bits), [name]
+                ),
+            )
+
+
+def _companions(source: Path) -> list[Path]:
+    """The files that go with the weights: tokenizer, generation settings, licence."""
+    found = {file for pattern in _COMPANIONS for file in source.glob(pattern) if file.is_file()}
+    left_out = ("config.json", CERTIFICATE_NAME)
+    return sorted(
+        file
+        for file in found
+        if file.name not in left_out and not file.name.endswith(".index.json")
+    )

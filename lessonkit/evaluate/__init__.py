@@ -1,0 +1,1 @@
+"""What a model can still do: perplexity and closed-book recall."""

@@ -1,0 +1,1 @@
+"""Tensors on disk: reading, writing, checking. Knows no model."""

@@ -1,0 +1,172 @@
+"""All or nothing: output appears under its name only when it is complete and on the disk.
+
+Everything is written in a hidden sibling, `.NAME.partial-XXXX`, synced, and renamed at the
+end. If the run is interrupted, even by a power cut, nothing stands under the final name, and
+the next run removes what was left behind.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from lessonkit.errors import LessonkitError
+
+
+@contextmanager
+def atomic_folder(
+    out: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    protect: Iterable[str | os.PathLike[str]] = (),
+) -> Iterator[Path]:
+    """Yield a folder to write into; it becomes `out` when the block ends without an error.
+
+    An `out` that exists (other than as an empty folder) is refused, or replaced as a whole
+    with `force`. `protect` names the sources: they, and folders that hold them, are never
+    replaced. Every file written is synced before the rename.
+    """
+    out = Path(out)
+    _check_target(out, force=force, protect=protect)
+    with _workspace(out) as workspace:
+        new = workspace / "new"
+        new.mkdir()
+        yield new
+        for folder, _, files in os.walk(new, topdown=False):
+            for name in files:
+                sync(Path(folder) / name)
+            sync(Path(folder))
+        _put_in_place(new, out, workspace)
+
+
+@contextmanager
+def atomic_file(
+    out: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    protect: Iterable[str | os.PathLike[str]] = (),
+) -> Iterator[BinaryIO]:
+    """Yield an open binary file; it becomes `out` when the block ends without an error."""
+    out = Path(out)
+    _check_target(out, force=force, protect=protect)
+    if out.is_dir():
+        raise LessonkitError(
+            "A file was to be written, but this is a folder.", where=out, remedy="Name a file."
+        )
+    with _workspace(out) as workspace:
+        new = workspace / "new"
+        with new.open("w+b") as file:
+            yield file
+        sync(new)
+        _put_in_place(new, out, workspace)
+
+
+def check_space(folder: str | os.PathLike[str], needed: int) -> None:
+    """Refuse now what could not be finished: are `needed` bytes free where `folder` will be?"""
+    parent = Path(folder).absolute()
+    while not parent.exists():
+        parent = parent.parent
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise LessonkitError(
+            f"The output takes {needed / 1e9:.2f} GB; only {free / 1e9:.2f} GB are free.",
+            where=folder,
+            remedy="Free some space, or write to another disk.",
+        )
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Wait until a file's (or folder's) content is on the disk, not only in memory."""
+    if os.name == "nt" and Path(path).is_dir():
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_target(out: Path, *, force: bool, protect: Iterable[str | os.PathLike[str]]) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if not force:
+        raise LessonkitError(
+            "The output exists already; nothing was written.",
+            where=out,
+            remedy="Choose another name, or replace it with --force (force=True).",
+        )
+    final = out.resolve()
+    for path in (*protect, Path.cwd(), Path.home()):
+        if Path(path).resolve().is_relative_to(final):
+            raise LessonkitError(
+                f"Replacing this would delete {path}, which is needed.",
+                where=out,
+                remedy="Choose another name for the output.",
+            )
+
+
+@contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """A hidden sibling of `out` that is locked while in use and removed afterwards."""
+    parent = out.absolute().parent
+    prefix = f".{out.name}.partial-"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(parent, prefix)
+        workspace = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    except OSError as error:
+        raise LessonkitError(
+            f"The output cannot be written here: {error.strerror}.",
+            where=out,
+            remedy="Choose a folder that you may write to.",
+        ) from error
+    try:
+        with (workspace / "lock").open("wb") as lock:
+            _lock(lock)
+            yield workspace
+    except OSError as error:
+        raise LessonkitError(
+            f"Writing the output failed: {error.strerror or error}.",
+            where=error.filename or out,
+            remedy="Check the free space and the permissions; nothing was left behind.",
+        ) from error
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)
+
+
+def _remove_leftovers(parent: Path, prefix: str) -> None:
+    """Remove the workspaces of runs that were killed: nobody holds their lock any more."""
+    if sys.platform == "win32":
+        return
+    for leftover in parent.glob(f"{glob.escape(prefix)}*"):
+        try:
+            with (leftover / "lock").open("r+b") as lock:
+                _lock(lock)
+                shutil.rmtree(leftover, ignore_errors=True)
+        except OSError:
+            continue  # in use, or only just being made
+
+
+def _lock(file: BinaryIO) -> None:
+    """Lock a file until it is closed or the process ends; an error if another has done so."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _put_in_place(new: Path, out: Path, workspace: Path) -> None:
+    """Rename; an old output goes into the workspace and disappears with it."""
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        os.rename(out, workspace / "old")
+    os.rename(new, out)
+    sync(out.absolute().parent)

@@ -1,0 +1,304 @@
+"""One view over the tensors of a checkpoint, whatever kind of file holds them.
+
+    with safetensors: one file, or shards and `model.safetensors.index.json`
+    with PyTorch:     one `.bin` or `.pth`, or shards and `pytorch_model.bin.index.json`
+
+Files are memory-mapped: opening reads the headers only, and a tensor's bytes are read when
+they are used. Meta's model-parallel shards each open as one checkpoint; how they join is
+knowledge about the model, and lives in `lessonkit.convert.meta_layout`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from lessonkit.errors import LessonkitError
+from lessonkit.files.dtypes import DTYPES, Array
+from lessonkit.files.integrity import inner_name
+from lessonkit.files.safetensors_header import TensorInfo, read_header
+from lessonkit.files.torch_file import read_torch_header
+
+if TYPE_CHECKING:
+    import torch
+
+# In the order in which transformers looks for them.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors",
+            "adapter_model.bin")  # fmt: skip
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+class TensorSource(Protocol):
+    """What every view over tensors offers; conversions and comparisons need no more."""
+
+    def names(self) -> list[str]:
+        """The tensors' names."""
+        ...
+
+    def info(self, name: str) -> TensorInfo:
+        """Dtype and shape of a tensor."""
+        ...
+
+    def array(self, name: str) -> Array:
+        """The bits of a tensor."""
+        ...
+
+    def release(self, name: str) -> None:
+        """The tensor's memory is not needed for now."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the bytes of a tensor are: `stride` (in values) only for a strided window."""
+
+    file: Path
+    start: int
+    offset: int = 0
+    stride: tuple[int, ...] | None = None
+
+
+class Checkpoint:
+    """The tensors of one checkpoint, lazily.
+
+    `form` is "safetensors" or "pytorch", `files` are the weight files, `metadata` is what a
+    safetensors header says about itself.
+    """
+
+    def __init__(self, path: Path, form: str) -> None:
+        self.path = path
+        self.form = form
+        self.files: list[Path] = []
+        self.metadata: dict[str, str] = {}
+        self._infos: dict[str, TensorInfo] = {}
+        self._places: dict[str, _Place] = {}
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    def names(self) -> list[str]:
+        """The tensors' names, file by file, in the order in which the bytes lie."""
+        return list(self._infos)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
+    def info(self, name: str) -> TensorInfo:
+        """Dtype and shape of a tensor."""
+        try:
+            return self._infos[name]
+        except KeyError:
+            raise LessonkitError(
+                f"There is no tensor {name}.",
+                where=self.path,
+                remedy="`lessonkit info --tensors` lists what is there.",
+            ) from None
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        self.info(name)
+        return self._places[name].file
+
+    def array(self, name: str) -> Array:
+        """The bits of a tensor: a read-only array, mapped from the file, not copied.
+
+        For dtypes that numpy lacks these are integers of the same width: uint16 for BF16.
+        """
+        array = self._mapped(name)
+        array.flags.writeable = False
+        return array
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """The same as a torch tensor. Writing to it never reaches the file."""
+        import torch
+
+        dtype: torch.dtype = getattr(torch, DTYPES[self.info(name).dtype].torch_name)
+        mapped = torch.from_numpy(self._mapped(name))
+        return mapped if mapped.dtype == dtype else mapped.view(dtype)
+
+    def release(self, name: str) -> None:
+        """Give a tensor's pages back to the system; using it again reads them again.
+
+        This keeps the resident memory of a streaming conversion small.
+        """
+        place, info = self._places[name], self._infos[name]
+        if hasattr(mmap.mmap, "madvise") and info.nbytes:
+            start = place.start + place.offset * DTYPES[info.dtype].itemsize
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            length = start + info.nbytes - first
+            self._map(place.file).madvise(mmap.MADV_DONTNEED, first, length)
+
+    def _map(self, file: Path) -> mmap.mmap:
+        if file not in self._maps:
+            with file.open("rb") as opened:
+                # A private mapping: torch may write to its tensors, the file stays as it is.
+                self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
+        return self._maps[file]
+
+    def _mapped(self, name: str) -> Array:
+        info = self.info(name)
+        place, bits = self._places[name], DTYPES[info.dtype].bits
+        if info.count == 0:
+            return np.empty(info.shape, bits)
+        start = place.start + place.offset * bits.itemsize
+        if place.stride is not None:
+            strides = tuple(step * bits.itemsize for step in place.stride)
+            return np.ndarray(info.shape, bits, self._map(place.file), start, strides)
+        return np.ndarray(info.shape, bits, self._map(place.file), start)
+
+    def _add_file(self, file: Path) -> list[str]:
+        """Take in the tensors of one weight file; returns their names."""
+        self.files.append(file)
+        try:
+            if self.form == "safetensors":
+                header = read_header(file)
+                self.metadata.update(header.metadata)
+                infos = header.tensors
+                places = {name: _Place(file, header.starts[name]) for name in infos}
+            else:
+                torch_header = read_torch_header(file)
+                infos = torch_header.tensors
+                places = {
+                    name: _Place(file, torch_header.starts[name], stored.offset, stored.stride)
+                    for name, stored in torch_header.stored.items()
+                }
+        except OSError as error:
+            raise LessonkitError(
+                f"The file cannot be read: {error.strerror}.",
+                where=file,
+                remedy="Check that the path is right and the download complete.",
+            ) from error
+        for name in infos:
+            if name in self._infos:
+                raise LessonkitError(
+                    f"The tensor {name} is in two files: {self._places[name].file.name} too.",
+                    where=file,
+                    remedy="Remove the file that does not belong here, or fetch all again.",
+                )
+        self._infos.update(infos)
+        self._places.update(places)
+        return list(infos)
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint: a weight file, an index file, or a folder that holds one of them."""
+    path = Path(path)
+    if not path.exists():
+        raise LessonkitError(
+            "There is no such file or folder.", where=path, remedy="Check the spelling of the path."
+        )
+    file = _find_weights(path) if path.is_dir() else path
+    form = "safetensors" if ".safetensors" in file.name else "pytorch"
+    checkpoint = Checkpoint(path, form)
+    if file.name.endswith(".index.json"):
+        _add_shards(checkpoint, file)
+    else:
+        checkpoint._add_file(file)
+    return checkpoint
+
+
+def _find_weights(folder: Path) -> Path:
+    for index, whole in zip(_INDEXES, _WEIGHTS, strict=False):
+        if (folder / index).is_file() and (folder / whole).is_file():
+            raise LessonkitError(
+                f"The folder holds two checkpoints: {whole} and {index}.",
+                where=folder,
+                remedy="Name the one that you mean, or remove the other.",
+            )
+    for name in (*_INDEXES[:1], *_WEIGHTS[:1], *_INDEXES[1:], *_WEIGHTS[1:]):
+        if (folder / name).is_file():
+            return folder / name
+    shards = sorted(folder.glob("consolidated.*.pth"))
+    if len(shards) == 1:
+        return shards[0]
+    if shards:
+        raise LessonkitError(
+            f"The folder holds {len(shards)} model-parallel shards; each has a slice of every "
+            "tensor.",
+            where=folder,
+            remedy="Name one shard's file, or convert them: lessonkit to-hf.",
+        )
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    if len(others) == 1:
+        return folder / others[0]
+    raise LessonkitError(
+        f"There are {len(others)} weight files but no index to say what belongs together."
+        if others
+        else "The folder holds no weights (model.safetensors, pytorch_model.bin, "
+        "consolidated.*.pth).",
+        where=folder,
+        remedy="Fetch the missing file (model.safetensors.index.json)."
+        if others
+        else "Check the path, and that the download is complete.",
+    )
+
+
+def _add_shards(checkpoint: Checkpoint, index: Path) -> None:
+    """Open the shards that an index names; both must agree on every tensor."""
+    weight_map = _read_index(index)
+    for shard in sorted(set(weight_map.values())):
+        file = index.parent / shard
+        if not file.is_file():
+            raise LessonkitError(
+                f"The shard {shard} is missing.", where=index, remedy="Fetch this file again."
+            )
+        promised = {name for name, its_shard in weight_map.items() if its_shard == shard}
+        found = set(checkpoint._add_file(file))
+        for name in sorted(promised ^ found):
+            problem = "is not in it" if name in promised else "is in it, against the index"
+            raise LessonkitError(
+                f"The index and the shard {shard} disagree: the tensor {name} {problem}.",
+                where=index,
+                remedy="Fetch the index and the shards again, from the same revision.",
+            )
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    parsed = read_json(index)
+    weight_map = parsed.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise LessonkitError(
+            'The index has no "weight_map".', where=index, remedy="Fetch the index again."
+        )
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str):
+            raise LessonkitError(
+                f"The index gives no file name for the tensor {name}.",
+                where=index,
+                remedy="Fetch the index again.",
+            )
+        weight_map[name] = inner_name(shard, where=index)
+    return weight_map
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON object (config.json, params.json, an index), or say what is wrong with it."""
+    path = Path(path)
+    try:
+        parsed = json.loads(path.read_bytes())
+    except OSError as error:
+        raise LessonkitError(
+            f"The file cannot be read: {error.strerror}.",
+            where=path,
+            remedy="Fetch it; it belongs beside the weights.",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise LessonkitError(
+            f"The file is not valid JSON ({error}).", where=path, remedy="Fetch it again."
+        ) from error
+    if not isinstance(parsed, dict):
+        raise LessonkitError(
+            "The file does not hold a JSON object.", where=path, remedy="Fetch it again."
+        )
+    return parsed

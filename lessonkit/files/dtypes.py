@@ -1,0 +1,141 @@
+"""The number formats that tensors are stored in, under the names that safetensors uses.
+
+numpy has no bfloat16 and no 8-bit floats. Their tensors travel through lessonkit as their
+bits, in unsigned integers of the same width; a dtype name such as "BF16" goes with them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lessonkit.errors import LessonkitError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = np.ndarray[Any, Any]
+
+
+class DType(NamedTuple):
+    """One storage format: numpy's type for its bits, torch's name, is numpy's type the value?"""
+
+    bits: np.dtype[Any]
+    torch_name: str
+    native: bool = True
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value."""
+        return self.bits.itemsize
+
+
+DTYPES: dict[str, DType] = {
+    "BOOL": DType(np.dtype("?"), "bool"),
+    "U8": DType(np.dtype("u1"), "uint8"),
+    "I8": DType(np.dtype("i1"), "int8"),
+    "F8_E4M3": DType(np.dtype("u1"), "float8_e4m3fn", native=False),
+    "F8_E5M2": DType(np.dtype("u1"), "float8_e5m2", native=False),
+    "I16": DType(np.dtype("<i2"), "int16"),
+    "U16": DType(np.dtype("<u2"), "uint16"),
+    "F16": DType(np.dtype("<f2"), "float16"),
+    "BF16": DType(np.dtype("<u2"), "bfloat16", native=False),
+    "I32": DType(np.dtype("<i4"), "int32"),
+    "U32": DType(np.dtype("<u4"), "uint32"),
+    "F32": DType(np.dtype("<f4"), "float32"),
+    "I64": DType(np.dtype("<i8"), "int64"),
+    "U64": DType(np.dtype("<u8"), "uint64"),
+    "F64": DType(np.dtype("<f8"), "float64"),
+}
+_PIECE = 1 << 20
+FLOATS = ("F16", "BF16", "F32", "F64")
+
+_OF_NUMPY = {dtype.bits: name for name, dtype in DTYPES.items() if dtype.native}
+_OF_TORCH = {dtype.torch_name: name for name, dtype in DTYPES.items()}
+
+
+def parse_dtype(name: str) -> str:
+    """The safetensors name for "BF16", "bf16" or torch's "bfloat16"."""
+    found = _OF_TORCH.get(name.removeprefix("torch.").lower()) or name.upper()
+    if found not in DTYPES:
+        raise LessonkitError(
+            f"{name!r} is not a number format that is known here.",
+            remedy=f"Use one of {', '.join(DTYPES)}.",
+        )
+    return found
+
+
+def bits_of(data: Array | torch.Tensor, dtype: str | None = None) -> tuple[Array, str]:
+    """A tensor as a little-endian array of its bits, and its dtype name.
+
+    `data` is a numpy array (with `dtype`, where numpy's own type does not say it all) or a
+    torch tensor on any device. Bytes are shared where possible, never converted.
+    """
+    if isinstance(data, np.ndarray):
+        name = dtype or _OF_NUMPY.get(data.dtype.newbyteorder("<"))
+        if name is None or DTYPES[parse_dtype(name)].bits != data.dtype.newbyteorder("<"):
+            raise LessonkitError(
+                f"An array of {data.dtype} cannot be stored as {dtype or 'any known format'}.",
+                remedy="Pass the bits: uint16 with dtype='BF16', for example.",
+            )
+        return data.astype(data.dtype.newbyteorder("<"), copy=False), parse_dtype(name)
+    name = parse_dtype(str(data.dtype))
+    if dtype is not None and parse_dtype(dtype) != name:
+        raise LessonkitError(
+            f"The tensor is {name}, not {dtype}.", remedy="Cast it first, or leave dtype out."
+        )
+    tensor = data.detach().cpu().contiguous()
+    if not DTYPES[name].native:
+        import torch
+
+        tensor = tensor.view(torch.uint16 if DTYPES[name].itemsize == 2 else torch.uint8)
+    return tensor.numpy(), name
+
+
+def bytes_of(bits: Array) -> memoryview:
+    """The canonical bytes of a tensor: little-endian, row by row. Copied only if they must be."""
+    return np.ascontiguousarray(bits).reshape(-1).view(np.uint8).data
+
+
+def to_float32(bits: Array, dtype: str) -> Array:
+    """The values of F16, BF16 or F32 as float32, exactly; F64 stays float64."""
+    if dtype not in FLOATS:
+        raise LessonkitError(
+            f"{dtype} does not hold floating-point values.", remedy=f"Use one of {FLOATS}."
+        )
+    if dtype == "BF16":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return bits if dtype == "F64" else bits.astype(np.float32, copy=False)
+
+
+def cast(bits: Array, source: str, target: str) -> Array:
+    """Round values to another float format, to nearest, ties to even; NaN stays NaN.
+
+    Values beyond the target's range become infinite, as everywhere in IEEE 754; the caller
+    counts them. F64 to BF16 rounds twice (through F32), as torch does.
+    """
+    if source == target:
+        return bits
+    if target not in FLOATS:
+        raise LessonkitError(
+            f"Values cannot be rounded to {target}.", remedy=f"Use one of {FLOATS}."
+        )
+    result = np.empty(bits.shape, DTYPES[target].bits)
+    flat, flat_result = bits.reshape(-1), result.reshape(-1)
+    for start in range(0, flat.size, _PIECE):  # so that memory for the steps between stays small
+        piece = to_float32(flat[start : start + _PIECE], source)
+        flat_result[start : start + _PIECE] = _round(piece, target)
+    return result
+
+
+def _round(values: Array, target: str) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if target != "BF16":
+            return values.astype(DTYPES[target].bits)
+        raw = values.astype(np.float32, copy=False).view(np.uint32)
+    # Adding 0x7fff, and one more if the kept part is odd, rounds to nearest, ties to even.
+    odd = (raw >> np.uint32(16)) & np.uint32(1)
+    rounded = (raw + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+    nan = (raw & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    return np.where(nan, np.uint32(0x7FC0), rounded).astype(np.uint16)

@@ -1,0 +1,1 @@
+"""Choosing the codes: round to nearest, and smarter ways."""

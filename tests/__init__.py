@@ -1,0 +1,1 @@
+"""Tests: unit tests mirror the package; the others hold the whole together."""

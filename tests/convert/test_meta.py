@@ -1,0 +1,219 @@
+"""Meta to Hugging Face and back: the same bits, the same function, in every form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from lessonkit.convert.meta import hf_to_meta, meta_to_hf, open_canonical
+from lessonkit.convert.meta_layout import halves_to_pairs, pairs_to_halves
+from lessonkit.errors import LessonkitError
+from lessonkit.files.certificate import CERTIFICATE_NAME, compare, tensor_sha256, verify_tensors
+from lessonkit.files.checkpoint import open_checkpoint
+from lessonkit.files.dtypes import bits_of
+from tests.convert.meta_forward import logits
+from tests.convert.toy import Toy, file_bytes
+
+LLAMA_3 = Toy(vocabulary=556, llama_3=True)
+FORMS = {
+    "llama 2": Toy(),
+    "llama 2, two shards": Toy(shards=2),
+    "llama 1, as many key heads as query heads, fp16": Toy(kv_heads=4, dtype=torch.float16,
+        params={"norm_eps": 1e-6, "vocab_size": -1, "n_kv_heads": None}),
+    "llama 3": LLAMA_3,
+    "llama 3, two shards": LLAMA_3.with_(shards=2),
+    "llama 3.1": LLAMA_3.with_(params={"use_scaled_rope": True}),
+    "llama 3.2, tied": LLAMA_3.with_(params={"use_scaled_rope": True}, tied=True),
+    "eight shards, fp32": Toy(dim=128, heads=8, kv_heads=8, shards=8, dtype=torch.float32),
+}  # fmt: skip
+
+
+@pytest.fixture(params=FORMS, ids=lambda name: name.replace(" ", "-"))
+def form(request: pytest.FixtureRequest) -> Toy:
+    return FORMS[request.param]
+
+
+@pytest.fixture
+def words(sentencepiece_model: Path, tiktoken_model: Path) -> Any:
+    return lambda toy: tiktoken_model if toy.llama_3 else sentencepiece_model
+
+
+def test_every_tensor_is_the_same_to_the_bit(form: Toy, words: Any, tmp_path: Path) -> None:
+    source = form.write(tmp_path / "meta", words(form))
+    certificate = meta_to_hf(source, tmp_path / "hf", max_shard_bytes=100_000)
+    expected = form.hf_tensors()
+    ours = open_checkpoint(tmp_path / "hf")
+    assert sorted(ours) == sorted(expected)
+    for name, tensor in expected.items():
+        assert ours.tensor(name).dtype == tensor.dtype
+        assert torch.equal(ours.tensor(name), tensor), name
+        assert certificate.records[name].sha256 == tensor_sha256(bits_of(tensor)[0])
+    assert certificate.verdicts == {"bit-identical": len(expected)}
+
+
+def test_the_library_computes_the_same_function(form: Toy, words: Any, tmp_path: Path) -> None:
+    """Rotary layout, head counts, scaling, epsilon: any mistake there changes the logits."""
+    source = form.write(tmp_path / "meta", words(form))
+    meta_to_hf(source, tmp_path / "hf")
+    model, report = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "hf", local_files_only=True, dtype=torch.float64, output_loading_info=True
+    )
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    ids = AutoTokenizer.from_pretrained(tmp_path / "hf", local_files_only=True)(
+        "The harbour of Arvelle has 12 boats, 岛屿."
+    )["input_ids"]
+    assert ids[0] == model.config.bos_token_id
+    params = {**form.params_json(), "n_kv_heads": form.kv_heads}
+    factor = None
+    if "use_scaled_rope" in params:
+        factor = 32.0 if form.tied else 8.0
+    expected = logits(form.meta_tensors(), params, ids, factor)
+    with torch.no_grad():
+        found = model(torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    # Forgetting the permutation would be seen here:
+    wrong = {k: v for k, v in model.state_dict().items() if "q_proj" in k or "k_proj" in k}
+    for name, tensor in wrong.items():
+        heads = form.heads if "q_proj" in name else form.kv_heads
+        tensor.copy_(torch.from_numpy(halves_to_pairs(tensor.numpy().copy(), heads)))
+    with torch.no_grad():
+        forgot = model(torch.tensor([ids])).logits[0]
+    assert (forgot - expected).abs().max() > 1e-3
+
+
+def test_config(form: Toy, words: Any, tmp_path: Path) -> None:
+    meta_to_hf(form.write(tmp_path / "meta", words(form)), tmp_path / "hf")
+    config = AutoConfig.from_pretrained(tmp_path / "hf", local_files_only=True)
+    assert config.dtype == form.dtype
+    assert config.tie_word_embeddings == form.tied
+    assert config.vocab_size == form.vocabulary
+    rope = config.rope_parameters
+    scaled = "use_scaled_rope" in form.params
+    if scaled:
+        assert rope["factor"] == (32.0 if form.tied else 8.0)
+        assert rope["original_max_position_embeddings"] == 8192
+    assert rope["rope_type"] == ("llama3" if scaled else "default")
+    assert rope["rope_theta"] == (500000.0 if form.llama_3 else 10000.0)
+    llama_1 = form.params.get("norm_eps") == 1e-6
+    expected = 131072 if scaled else 8192 if form.llama_3 else 2048 if llama_1 else 4096
+    assert config.max_position_embeddings == expected
+
+
+def test_meta_to_hf_to_meta_is_the_identity(form: Toy, words: Any, tmp_path: Path) -> None:
+    source = form.write(tmp_path / "meta", words(form))
+    meta_to_hf(source, tmp_path / "hf")
+    hf_to_meta(tmp_path / "hf", tmp_path / "back", shards=form.shards)
+    for rank in range(form.shards):
+        name = f"consolidated.{rank:02}.pth"
+        before = torch.load(source / name, weights_only=True)
+        after = torch.load(tmp_path / "back" / name, weights_only=True, mmap=True)
+        before.pop("rope.freqs")
+        assert sorted(after) == sorted(before)
+        for key, tensor in before.items():
+            assert after[key].dtype == tensor.dtype and torch.equal(after[key], tensor), key
+    assert (tmp_path / "back" / "tokenizer.model").read_bytes() == words(form).read_bytes()
+    again = json.loads((tmp_path / "back" / "params.json").read_text())
+    given = form.params_json()
+    for key in ("dim", "n_layers", "n_heads", "norm_eps"):
+        assert again[key] == given[key]
+    assert again["vocab_size"] == form.vocabulary
+    meta_to_hf(tmp_path / "back", tmp_path / "hf2")
+    first, second = file_bytes(tmp_path / "hf"), file_bytes(tmp_path / "hf2")
+    del first[CERTIFICATE_NAME], second[CERTIFICATE_NAME]
+    assert first == second  # weights, config and tokenizer, byte by byte
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_hf_to_meta_to_hf_is_the_identity(
+    tmp_path: Path, sentencepiece_model: Path, shards: int
+) -> None:
+    toy = Toy(kv_heads=4)
+    meta_to_hf(
+        toy.write(tmp_path / "m", sentencepiece_model), tmp_path / "hf", max_shard_bytes=50_000
+    )
+    certificate = hf_to_meta(tmp_path / "hf", tmp_path / "meta", shards=shards)
+    assert len(list((tmp_path / "meta").glob("*.pth"))) == shards
+    meta_to_hf(tmp_path / "meta", tmp_path / "again", max_shard_bytes=50_000)
+    a, b = file_bytes(tmp_path / "hf"), file_bytes(tmp_path / "again")
+    del a[CERTIFICATE_NAME], b[CERTIFICATE_NAME]
+    assert a == b
+    result = compare(open_canonical(tmp_path / "hf"), open_canonical(tmp_path / "meta"))
+    assert {match.kind for match in result.matches} == {"bit-identical"}
+    # One hash for a tensor, whatever the form it is in.
+    back = json.loads((tmp_path / "again" / CERTIFICATE_NAME).read_text())["tensors"]
+    for name, record in certificate.records.items():
+        assert record.sha256 == back[name]["sha256"]
+    verdicts = verify_tensors(
+        open_canonical(tmp_path / "meta"), tmp_path / "meta" / CERTIFICATE_NAME
+    )
+    assert set(verdicts.values()) == {"ok"}
+
+
+def test_same_input_gives_the_same_bytes(
+    toy: Toy, sentencepiece_model: Path, tmp_path: Path
+) -> None:
+    source = toy.write(tmp_path / "meta", sentencepiece_model)
+    meta_to_hf(source, tmp_path / "a")
+    meta_to_hf(source, tmp_path / "b")
+    assert file_bytes(tmp_path / "a") == file_bytes(tmp_path / "b")
+    for out in ("c", "d"):
+        hf_to_meta(tmp_path / "a", tmp_path / out)
+    assert file_bytes(tmp_path / "c") == file_bytes(tmp_path / "d")
+
+
+def test_values_are_rounded_only_when_asked(sentencepiece_model: Path, tmp_path: Path) -> None:
+    toy = Toy(dtype=torch.float16)
+    source = toy.write(tmp_path / "meta", sentencepiece_model)
+    certificate = meta_to_hf(source, tmp_path / "hf", dtype="bfloat16")
+    ours = open_checkpoint(tmp_path / "hf")
+    for name, tensor in toy.hf_tensors().items():
+        assert torch.equal(ours.tensor(name), tensor.bfloat16()), name
+    record = certificate.records["model.embed_tokens.weight"]
+    assert record.verdict.startswith("dtype cast: ") and "at most 4 ulp" in record.verdict
+    assert (
+        AutoConfig.from_pretrained(tmp_path / "hf", local_files_only=True).dtype == torch.bfloat16
+    )
+    path = tmp_path / "hf" / CERTIFICATE_NAME
+    assert set(verify_tensors(ours, path).values()) == {"ok"}
+    for bad in ("int8", "F7"):
+        with pytest.raises(LessonkitError):
+            meta_to_hf(source, tmp_path / "no", dtype=bad)
+
+
+def test_the_embedded_model_there_and_back(mini: Path, tmp_path: Path) -> None:
+    """The lesson's walk: mini as if Meta had published it in two shards, and back again."""
+    hf_to_meta(mini, tmp_path / "meta", shards=2)
+    certificate = meta_to_hf(tmp_path / "meta", tmp_path / "hf")
+    assert certificate.verdicts == {"bit-identical": len(open_checkpoint(mini))}
+    assert not certificate.notes
+    assert not compare(open_canonical(mini), open_canonical(tmp_path / "hf")).beyond()
+    a, b = (AutoConfig.from_pretrained(f, local_files_only=True) for f in (mini, tmp_path / "hf"))
+    assert a.to_diff_dict() == b.to_diff_dict()
+    a, b = (
+        AutoTokenizer.from_pretrained(f, local_files_only=True) for f in (mini, tmp_path / "hf")
+    )
+    for text in (" = Port Amber = \n", "岛上的灯塔", "  two spaces"):
+        assert a(text)["input_ids"] == b(text)["input_ids"]
+
+
+@pytest.mark.parametrize("options", ["[]", '{"context": "long"}', '{"context": true}'])
+def test_a_strange_certificate_changes_nothing(
+    toy: Toy, sentencepiece_model: Path, tmp_path: Path, options: str
+) -> None:
+    source = toy.write(tmp_path / "meta", sentencepiece_model)
+    (source / CERTIFICATE_NAME).write_text(f'{{"options": {options}}}')
+    assert any("4096 tokens, as in Llama 2" in n for n in meta_to_hf(source, tmp_path / "o").notes)
+
+
+def test_permutations_by_hand() -> None:
+    rows = np.arange(8).reshape(8, 1)  # two heads of four rows
+    assert pairs_to_halves(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert halves_to_pairs(pairs_to_halves(rows, 2), 2).ravel().tolist() == list(range(8))
+    with pytest.raises(LessonkitError, match="does not hold 3 heads"):
+        pairs_to_halves(rows, 3)

@@ -1,0 +1,177 @@
+"""The converted tokenizer gives the original's ids, in the library as it really loads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import sentencepiece
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from lessonkit.convert.tokenizer import TokenizerFiles, convert_tokenizer
+from lessonkit.convert.tokenizer_json import LLAMA_3_PATTERN, merges_by_score, read_tiktoken
+from lessonkit.errors import LessonkitError
+from tests.tiny import sentencepiece_bytes
+
+TEXTS = [
+    "", " ", "  ", "Hello world", " a space first", "two  inside and last ", "\n\n\t x\r\n",
+    "岛屿 harbour's 12345", "🙂 naïve ﬁ e\u0301", "▁under", "<0x41> \x00\x01",
+    "The ferry leaves at 11 o'clock." * 3,
+]  # fmt: skip
+
+
+def load(files: TokenizerFiles, folder: Path) -> Callable[[str], list[int]]:
+    """The tokenizer as a learner gets it: from a model's folder, by AutoTokenizer."""
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    for name, content in files.files.items():
+        (folder / name).write_bytes(content)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    assert len(tokenizer) == files.size
+    return lambda text: tokenizer(text)["input_ids"]
+
+
+def test_sentencepiece_ids_bos_included(sentencepiece_model: Path, tmp_path: Path) -> None:
+    files = convert_tokenizer(sentencepiece_model, context=77)
+    original = sentencepiece.SentencePieceProcessor(model_file=str(sentencepiece_model))
+    encode = load(files, tmp_path)
+    for text in TEXTS:
+        assert encode(text) == [1, *original.encode(text)], text
+    assert files.ids == {"bos_token_id": 1, "eos_token_id": 2}
+    assert files.size == original.get_piece_size()
+    assert not files.notes
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token) == (
+        "<s>",
+        "</s>",
+        "<unk>",
+    )
+    assert tokenizer.model_max_length == 77
+    for text in TEXTS:
+        decoded = tokenizer.decode(original.encode(text), skip_special_tokens=True)
+        assert decoded == original.decode(original.encode(text)), text
+    assert (tmp_path / "tokenizer.model").read_bytes() == sentencepiece_model.read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_gets_sentencepieces_ids(text: str) -> None:
+    ours, original = _both()
+    if any(token in text for token in ("<s>", "</s>", "<unk>")):
+        return  # names of special tokens are special to Hugging Face only
+    assert ours.encode(text).ids == [1, *original.encode(text)]
+
+
+@cache
+def _both() -> tuple[Tokenizer, sentencepiece.SentencePieceProcessor]:
+    raw = sentencepiece_bytes()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "tokenizer.model").write_bytes(raw)
+        files = convert_tokenizer(Path(folder) / "tokenizer.model", context=10)
+    ours = Tokenizer.from_str(files.files["tokenizer.json"].decode())
+    return ours, sentencepiece.SentencePieceProcessor(model_proto=raw)
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_tiktoken_ids(tiktoken_model: Path, tmp_path: Path, later: bool) -> None:
+    files = convert_tokenizer(tiktoken_model, context=8192, later_llama_3=later)
+    ranks = read_tiktoken(tiktoken_model.read_bytes())
+    assert ranks is not None and len(ranks) == 300
+    original = tiktoken.Encoding(
+        "t", pat_str=LLAMA_3_PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
+    encode = load(files, tmp_path)
+    for text in TEXTS:
+        assert encode(text) == [300, *original.encode_ordinary(text)], text
+    assert files.size == 556 and not files.notes
+    special = json.loads(files.files["tokenizer.json"])["added_tokens"]
+    names = {token["content"]: token["id"] - 300 for token in special}
+    assert len(names) == 256
+    assert names["<|end_of_text|>"] == 1 and names["<|start_header_id|>"] == 6
+    assert names["<|eot_id|>"] == 9
+    assert names.get("<|python_tag|>") == (10 if later else None)
+    assert names["<|reserved_special_token_247|>"] == 255 if later else 252
+    assert files.ids == {"bos_token_id": 300, "eos_token_id": 301}
+
+
+def test_the_real_llama_tokenizer(tmp_path: Path) -> None:
+    folder = _shared()
+    files = convert_tokenizer(folder / "tokenizer.model", context=2048)
+    theirs = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    assert json.loads(files.files["tokenizer.json"]) == theirs
+    assert not files.notes
+
+
+def _shared() -> Path:
+    for parent in Path(__file__).resolve().parents:
+        if (folder := parent / "shared" / "data" / "tinyllama").is_dir():
+            return folder
+    pytest.skip("not compared: TinyLlama's tokenizer is not here")
+
+
+def test_merges_follow_scores() -> None:
+    scores = {"a": -5.0, "b": -6.0, "ab": -2.0, "abb": -1.0, "bb": -2.0}
+    assert merges_by_score(scores) == [("a", "bb"), ("ab", "b"), ("a", "b"), ("b", "b")]
+
+
+def edited(**changes: object) -> bytes:
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(sentencepiece_bytes())
+    for path, value in changes.items():
+        part, _, name = path.partition("__")
+        setattr(getattr(model, part), name, value)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "neither a SentencePiece model nor"),
+        (b"<html>", "neither a SentencePiece model nor"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "neither a SentencePiece model nor"),
+        (b"aGVsbG8= 0\naGk= 2\n", "neither a SentencePiece model nor"),
+        (edited(trainer_spec__model_type=1), "kind is not BPE"),
+        (edited(normalizer_spec__remove_extra_whitespaces=True), "removes extra spaces"),
+        (sentencepiece_bytes(normalization_rule_name="nmt_nfkc"), "normalises Unicode"),
+        (sentencepiece_bytes(user_defined_symbols="@@"), "user-defined pieces"),
+        (sentencepiece_bytes(treat_whitespace_as_suffix=True), "behind words"),
+    ],
+)
+def test_other_tokenizers_are_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(content)
+    with pytest.raises(LessonkitError, match=complaint):
+        convert_tokenizer(tmp_path / "tokenizer.model", context=10)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(LessonkitError, match="cannot be read"):
+        convert_tokenizer(tmp_path / "tokenizer.model", context=10)
+
+
+def test_added_tokens_follow_the_pieces(sentencepiece_model: Path, tmp_path: Path) -> None:
+    files = convert_tokenizer(sentencepiece_model, context=10, added_tokens=["[PAD]"])
+    encode = load(files, tmp_path)
+    assert files.size == 401
+    assert encode("[PAD]") == [1, 400]
+
+
+def test_equal_scores_are_noticed(tmp_path: Path) -> None:
+    """Pieces appended with score 0, as in Chinese-LLaMA: SentencePiece goes left to right."""
+    model = sentencepiece_model_pb2.ModelProto()
+    model.ParseFromString(sentencepiece_bytes())
+    for piece in ("th", "he", "er", "re", "es", "st", "ar", "ri"):
+        if piece not in {p.piece for p in model.pieces}:
+            model.pieces.add(piece=piece, score=0.0)
+        next(p for p in model.pieces if p.piece == piece).score = 0.0
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    files = convert_tokenizer(tmp_path / "tokenizer.model", context=10)
+    (note,) = files.notes
+    assert "gives other ids" in note and "equal scores" in note

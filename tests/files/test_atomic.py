@@ -1,0 +1,209 @@
+"""All or nothing: what is written appears whole, and what was there is kept until then."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from lessonkit.errors import LessonkitError
+from lessonkit.files import atomic
+from lessonkit.files.atomic import atomic_file, atomic_folder, check_space
+
+
+def test_existing_output_needs_force(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()  # an empty folder may be filled
+    with atomic_folder(out) as folder:
+        (folder / "f").write_text("1")
+    with pytest.raises(LessonkitError, match="exists already"), atomic_folder(out):
+        raise AssertionError
+    with atomic_folder(out, force=True) as folder:
+        (folder / "g").write_text("2")
+    assert [path.name for path in out.iterdir()] == ["g"]
+    with pytest.raises(ZeroDivisionError), atomic_folder(out, force=True) as folder:
+        (folder / "h").write_text("3")
+        _ = 1 // 0
+    assert [path.name for path in out.iterdir()] == ["g"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_force_never_deletes_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "models" / "llama"
+    source.mkdir(parents=True)
+    (source / "w").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "models")
+    for out in (source, source.parent, tmp_path / "link"):
+        with (
+            pytest.raises(LessonkitError, match="would delete"),
+            atomic_folder(out, force=True, protect=[source]),
+        ):
+            raise AssertionError
+    monkeypatch.chdir(source)
+    with pytest.raises(LessonkitError, match="would delete"), atomic_folder("..", force=True):
+        raise AssertionError
+    assert (source / "w").read_text() == "precious"
+
+
+def test_single_files(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "f") as file:
+        file.write(b"1")
+    with pytest.raises(LessonkitError, match="exists already"), atomic_file(tmp_path / "f"):
+        raise AssertionError
+    with atomic_file(tmp_path / "f", force=True) as file:
+        file.write(b"2")
+        assert (tmp_path / "f").read_bytes() == b"1"
+    assert (tmp_path / "f").read_bytes() == b"2"
+    with pytest.raises(LessonkitError, match="is a folder"), atomic_file(tmp_path, force=True):
+        raise AssertionError
+
+
+def test_no_space_and_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_space(tmp_path / "not" / "yet", 1)
+    with pytest.raises(LessonkitError, match="only .* GB are free"):
+        check_space(tmp_path / "not" / "yet", 1 << 60)
+    (tmp_path / "file").write_bytes(b"")
+    with (
+        pytest.raises(LessonkitError, match="cannot be written here"),
+        atomic_folder(tmp_path / "file" / "out"),
+    ):
+        raise AssertionError
+
+    def full(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic, "sync", full)
+    with pytest.raises(LessonkitError, match="No space left"), atomic_folder(tmp_path / "out") as f:
+        (f / "x").write_bytes(b"1")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_content_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    rename = os.rename
+
+    def noted_rename(old: Path, new: Path) -> None:
+        events.append(f"rename {Path(new).name}")
+        rename(old, new)
+
+    monkeypatch.setattr(atomic, "sync", lambda path: events.append(f"sync {Path(path).name}"))
+    monkeypatch.setattr(os, "rename", noted_rename)
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "w").write_bytes(b"1")
+        assert not (tmp_path / "out").exists() and not events
+    after = f"sync {tmp_path.name}"  # so that the new name itself is on the disk
+    assert events == ["sync w", "sync sub", "sync new", "rename out", after]
+    events.clear()
+    with atomic_file(tmp_path / "f") as file:
+        file.write(b"1")
+    assert events == ["sync new", "rename f", after]
+
+
+def test_sync_asks_the_system_for_files_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").write_bytes(b"1")
+    synced: list[tuple[int, int]] = []
+
+    def fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        synced.append((status.st_dev, status.st_ino))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for path in (tmp_path / "f", tmp_path):
+        atomic.sync(path)
+        assert synced.pop() == (path.stat().st_dev, path.stat().st_ino)
+    with pytest.raises(FileNotFoundError):
+        atomic.sync(tmp_path / "absent")
+
+
+def test_folders_above_are_made(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a" / "b" / "f") as file:
+        file.write(b"1")
+    assert (tmp_path / "a" / "b" / "f").read_bytes() == b"1"
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "f", force=True) as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_error_of_the_system_is_told_as_ours(tmp_path: Path) -> None:
+    with (
+        pytest.raises(LessonkitError, match="No such file") as caught,
+        atomic_folder(tmp_path / "out") as folder,
+    ):
+        (folder / "absent" / "f").write_bytes(b"")
+    assert str(caught.value.where).endswith(str(Path("absent", "f"))) and caught.value.remedy
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "w").write_text("precious")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "models")
+    with pytest.raises(LessonkitError, match="exists already"), atomic_folder(link):
+        raise AssertionError
+    with atomic_folder(link, force=True) as folder:
+        (folder / "new").write_text("1")
+    assert not link.is_symlink() and [path.name for path in link.iterdir()] == ["new"]
+    assert (tmp_path / "models" / "w").read_text() == "precious"
+
+
+def test_a_link_to_nothing_is_something(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    with pytest.raises(LessonkitError, match="exists already"), atomic_file(tmp_path / "link"):
+        raise AssertionError
+    with atomic_file(tmp_path / "link", force=True) as file:
+        file.write(b"1")
+    assert (tmp_path / "link").read_bytes() == b"1" and not (tmp_path / "absent").exists()
+
+
+def leftover(folder: Path, name: str) -> Path:
+    """What a killed run leaves: a workspace with a lock that nobody holds."""
+    workspace = folder / name
+    workspace.mkdir()
+    (workspace / "lock").write_bytes(b"")
+    (workspace / "new").write_bytes(b"half")
+    return workspace
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are not used on Windows")
+def test_only_leftovers_of_the_same_name_are_removed(tmp_path: Path) -> None:
+    mine = leftover(tmp_path, ".out[1].partial-abcd")
+    others = [leftover(tmp_path, f".{name}.partial-abcd") for name in ("out", "out1", "a.out[1]")]
+    unlocked = tmp_path / ".out[1].partial-user"
+    unlocked.mkdir()  # without a lock: only just being made, or not ours at all
+    with atomic_file(tmp_path / "out[1]") as file:
+        file.write(b"1")
+    assert not mine.exists() and unlocked.exists()
+    assert all((other / "new").read_bytes() == b"half" for other in others)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are not used on Windows")
+def test_a_workspace_in_use_is_left_alone(tmp_path: Path) -> None:
+    def workspaces() -> list[Path]:
+        return sorted(tmp_path.glob(".f.partial-*"))
+
+    def write(file: BinaryIO, content: bytes) -> None:
+        file.write(content)
+
+    with atomic_file(tmp_path / "f", force=True) as first:
+        (in_use,) = workspaces()
+        with atomic_file(tmp_path / "f") as second:
+            assert len(workspaces()) == 2
+            write(second, b"second")
+        assert workspaces() == [in_use]
+        write(first, b"first")
+    assert (tmp_path / "f").read_bytes() == b"first" and not workspaces()

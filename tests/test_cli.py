@@ -1,0 +1,213 @@
+"""The command line: exit status, what is printed where, and the tutorials' conversions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lessonkit
+from lessonkit.cli import main
+from tests.convert.toy import Toy
+from tests.tiny import make_tiny_llama, sentencepiece_bytes
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(lessonkit.__file__).parents[1])}
+
+
+@pytest.fixture
+def meta(tmp_path: Path) -> Path:
+    folder = Toy(shards=2).write(tmp_path / "meta", None)
+    (folder / "tokenizer.model").write_bytes(sentencepiece_bytes())
+    return folder
+
+
+def test_there_and_back_again(
+    meta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hf, back = str(tmp_path / "hf"), str(tmp_path / "back")
+    assert main(["to-hf", str(meta), hf]) == 0
+    assert "Meta to Hugging Face: 21 tensors: 21 bit-identical" in capsys.readouterr().out
+    assert main(["compare", str(meta), hf]) == 0
+    assert capsys.readouterr().out == "21 tensors: 21 bit-identical\n"
+    assert main(["verify", hf]) == 0
+    assert "21 of 21 tensors ok\nwhole and unaltered" in capsys.readouterr().out
+    assert main(["to-meta", hf, back, "--shards", "2"]) == 0
+    assert main(["compare", back, str(meta)]) == 0
+    assert main(["verify", back]) == 0
+    capsys.readouterr()
+    for path, form in ((meta, "Meta (2 shards)"), (hf, "safetensors (1 file)")):
+        assert main(["info", str(path), "--tensors"]) == 0
+        printed = capsys.readouterr().out
+        assert form in printed and "bfloat16" in printed
+        assert "BF16     400x64         model.embed_tokens.weight" in printed
+
+
+def test_compare_says_no(meta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hf, half = str(tmp_path / "hf"), str(tmp_path / "half")
+    main(["to-hf", str(meta), hf])
+    main(["to-hf", str(meta), half, "--dtype", "float16"])
+    capsys.readouterr()
+    assert main(["compare", hf, half]) == 1
+    assert "21 tensors differ by more than was asked for" in capsys.readouterr().out
+    assert main(["compare", hf, half, "--allow-cast"]) == 0
+    assert main(["compare", hf, half, "--tolerance", "0.1"]) == 0
+    file = tmp_path / "hf" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][3] += 1
+    save_file(tensors, file)
+    capsys.readouterr()
+    assert main(["compare", str(meta), hf]) == 1
+    assert "model.norm.weight: different (1 of 64 values changed" in capsys.readouterr().out
+    assert main(["verify", hf]) == 1
+    printed = capsys.readouterr().out
+    assert "altered  model.norm.weight" in printed and "NOT what it should be" in printed
+
+
+def test_verify_with_lists(meta: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(meta)]) == 0
+    assert "no checklist here; the 21 tensors are complete" in capsys.readouterr().out
+    (meta / "checklist.chk").write_text(f"{'0' * 32}  params.json\n{'0' * 32}  gone.pth\n")
+    assert main(["verify", str(meta)]) == 1
+    printed = capsys.readouterr().out
+    assert "altered  params.json" in printed and "missing  gone.pth" in printed
+    assert main(["verify", str(meta), "--checklist", str(meta / "nowhere")]) == 2
+
+
+def test_errors_have_three_lines_and_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (
+        ["info", "nowhere"],
+        ["verify", str(tmp_path)],
+        ["compare", "nowhere", "nowhere"],
+        ["to-hf", "nowhere", str(tmp_path / "out")],
+        ["to-meta", str(tmp_path), str(tmp_path / "out")],
+        ["nf4", str(tmp_path), str(tmp_path / "out")],
+        ["perplexity", "nowhere", "--text", "nowhere"],
+        ["recall", "mini", "--language", "xx"],
+    ):
+        assert main(command) == 2, command
+        printed = capsys.readouterr()
+        assert not printed.out
+        lines = printed.err.splitlines()
+        assert lines[-1].startswith("  what to do: "), command
+        assert lines[-2].startswith("  where: "), command
+        assert "Traceback" not in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [[], ["to-hf"], ["nonsense"], ["nf4", "a", "b", "--type", "x"]])
+def test_wrong_arguments(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command)
+    assert caught.value.code == 2
+    assert "usage: lessonkit" in capsys.readouterr().err
+
+
+def test_options_of_the_conversions(meta: Path, tmp_path: Path) -> None:
+    import json
+
+    (tmp_path / "words.model").write_bytes((meta / "tokenizer.model").read_bytes())
+    (meta / "tokenizer.model").unlink()
+    out = tmp_path / "out"
+    command = ["to-hf", str(meta), str(out), "--context", "99"]
+    assert main(command) == 2
+    assert main([*command, "--tokenizer", str(tmp_path / "words.model")]) == 0
+    assert main([*command, "--tokenizer", str(tmp_path / "words.model")]) == 2
+    assert main([*command, "--tokenizer", str(tmp_path / "words.model"), "--force"]) == 0
+    assert json.loads((out / "config.json").read_text())["max_position_embeddings"] == 99
+
+
+def test_nf4_and_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_tiny_llama(tmp_path / "tiny")
+    assert main(["nf4", str(model), str(tmp_path / "nf4"), "--double-quant"]) == 0
+    assert "quantised" in capsys.readouterr().out
+    (tmp_path / "text.txt").write_text("The lighthouse of Port Amber was built in 1842. " * 40)
+    command = ["perplexity", str(model), "--text", str(tmp_path / "text.txt"), "--window", "32"]
+    assert main([*command, "--max-windows", "3"]) == 0
+    assert "93 tokens scored" in capsys.readouterr().out
+
+
+def test_help_is_quick_and_light() -> None:
+    script = (
+        "import sys\nfrom lessonkit.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'huggingface_hub'} & set(sys.modules)\n"
+        "print('loaded:', sorted(heavy))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    assert run.stdout.endswith("loaded: []\n")
+
+
+def test_conversions_do_not_load_torch(meta: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom lessonkit.cli import main\n"
+        f"assert main(['to-hf', {str(meta)!r}, {str(tmp_path / 'hf')!r}]) == 0\n"
+        f"assert main(['to-meta', {str(tmp_path / 'hf')!r}, {str(tmp_path / 'm')!r}]) == 0\n"
+        f"assert main(['compare', {str(tmp_path / 'hf')!r}, {str(tmp_path / 'm')!r}]) == 0\n"
+        "print('loaded:', sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
+    assert run.stdout.endswith("loaded: []\n")
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a conversion: status 130, one line, nothing left."""
+    toy = Toy(
+        dim=1024, layers=6, mlp=1024, params={"ffn_dim_multiplier": 0.375, "multiple_of": 256}
+    )
+    source = toy.write(tmp_path / "meta", None)
+    (source / "tokenizer.model").write_bytes(sentencepiece_bytes())
+    out = tmp_path / "outputs"
+    out.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-m", "lessonkit.cli", "to-hf", str(source), str(out / "hf")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    ) as run:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not list(out.glob(".hf.partial-*/new/*")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate()
+    if run.returncode == 0:
+        pytest.skip("the conversion was faster than the signal")
+    assert run.returncode == 130
+    assert errors == "interrupted; no unfinished output was kept\n"
+    assert not list(out.iterdir())
+
+
+def test_a_reader_that_stops_early(meta: Path) -> None:
+    command = f"{sys.executable} -m lessonkit.cli info {meta} --tensors | head -1"
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True,
+        env=ENVIRONMENT, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0 and run.stdout.startswith("form") and not run.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == lessonkit.__version__
+
+
+def test_a_pickle_with_code_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (print, ("owned",))
+
+    torch.save({"a": Runs()}, tmp_path / "pytorch_model.bin")
+    assert main(["info", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert "owned" not in printed.out and "print" in printed.err

@@ -1,0 +1,113 @@
+"""The notebooks as a whole. That their outputs hold is checked by nbval, which runs each of them.
+
+Here: whose outputs are not compared and why; that every lesson has its solutions; and that every
+lesson also runs on another Llama.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools.notebooks import execute, parse
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+LESSONS = sorted(NOTEBOOKS.glob("*.ipynb"))
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"))
+
+# Every cell that nbval does not run or compare in full: (notebook, cell id) -> why not.
+NOT_COMPARED: dict[tuple[str, str], str] = {
+    ("00_start_here.ipynb", "machine"): "it prints the versions, memory and disk of this machine",
+}
+
+MARK_IN_CODE = re.compile(r"#\s*(?:NBVAL|PYTEST_VALIDATE)_\w+", re.IGNORECASE)
+MARKING_TAGS = re.compile(r"nbval-.*|raises-exception|skip-execution")
+
+
+def not_compared(path: Path) -> list[str]:
+    """The ids of a notebook's cells whose comparison a comment or a tag changes."""
+    return [
+        cell.id
+        for cell in parse(path.read_text(encoding="utf-8")).cells
+        if cell.cell_type == "code"
+        and (
+            MARK_IN_CODE.search(cell.source)
+            or any(MARKING_TAGS.fullmatch(tag) for tag in cell.metadata.get("tags", []))
+        )
+    ]
+
+
+def test_there_are_lessons() -> None:
+    assert LESSONS, "notebooks/ holds no lesson"
+
+
+def test_every_cell_that_is_not_compared_is_listed_with_a_reason() -> None:
+    found = {
+        (str(path.relative_to(NOTEBOOKS)), cell)
+        for path in LESSONS + SOLUTIONS
+        for cell in not_compared(path)
+    }
+    assert found == set(NOT_COMPARED)
+    assert all(len(reason) > 10 for reason in NOT_COMPARED.values())
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_every_lesson_has_its_solutions(path: Path) -> None:
+    assert path.name in {solution.name for solution in SOLUTIONS}
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.stem)
+def test_every_solutions_notebook_has_its_lesson(path: Path) -> None:
+    assert path.name in {lesson.name for lesson in LESSONS}
+
+
+@pytest.fixture(scope="session")
+def other_llama(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with another Llama: other widths and depth, random weights, mini's vocabulary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_pretrained(mini)
+    config.hidden_size = 512 if config.hidden_size != 512 else 256
+    config.intermediate_size = 2 * config.hidden_size
+    config.num_hidden_layers = 3 if config.num_hidden_layers != 3 else 2
+    config.num_attention_heads = 8
+    config.num_key_value_heads = 2
+    config.head_dim = config.hidden_size // 8
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("other") / "llama"
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    for source in mini.iterdir():
+        if "token" in source.name or source.suffix == ".jinja":
+            shutil.copy(source, folder / source.name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wikitext(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with files named as WikiText-2's raw ones: models other than mini read those."""
+    folder = tmp_path_factory.mktemp("wikitext")
+    for split, name in (("test", "test"), ("validation", "valid"), ("calibration", "train")):
+        source = ROOT / "data" / "texts" / "en" / f"{split}.txt"
+        shutil.copy(source, folder / f"wiki.{name}.raw")
+    return folder
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_runs_on_another_llama(
+    path: Path,
+    other_llama: Path,
+    wikitext: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every cell runs and every assertion in it holds; what it prints is free to differ."""
+    monkeypatch.setenv("LESSONKIT_MODEL", str(other_llama))
+    monkeypatch.setenv("LESSONKIT_WIKITEXT", str(wikitext))
+    notebook = parse(path.read_text(encoding="utf-8"))
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert execute(notebook, tmp_path) == len(code) > 0
