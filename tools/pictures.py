@@ -1,6 +1,6 @@
 """Copy one figure of each lesson from its notebook to `docs/pictures`, where the README shows it.
 
-    python -m tools.pictures
+python -m tools.pictures
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def picture_path(lesson: str) -> Path:
 
 
 def main() -> int:
+    """Write every lesson's picture into `docs/pictures`."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     for lesson in CELLS:
         picture_path(lesson).write_bytes(figure_of(lesson))
