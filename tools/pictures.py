@@ -16,6 +16,7 @@ PICTURES = ROOT / "docs" / "pictures"
 CELLS = {
     "00_start_here": "map",
     "01_precision_formats": "bits",
+    "02_four_bit_formats": "weights-and-levels",
 }
 """For each lesson, the id of the cell whose figure stands for it."""
 
