@@ -148,6 +148,9 @@ FP4_E1M2 = FloatFormat("FP4 E1M2", 1, 2, 0, "finite")
 def encode(x: npt.ArrayLike, fmt: FloatFormat, *, saturate: bool = False) -> Any:
     """The code of the number of ``fmt`` nearest to each x; of two equally near, the even one.
 
+    Of two powers of two in a format without mantissa bits neither is even: the larger one, as
+    IEEE 754-2019, 4.3.1, says.
+
     Any shape; float64, float32, float16 or whole numbers in, unsigned integers of the same shape
     out. x is rounded once: float64 holds all these inputs exactly.
 
