@@ -7,6 +7,7 @@ export to ``data/mini`` as bf16 safetensors. About an hour and a half on two cor
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import os
@@ -26,6 +27,7 @@ from world import World
 OUT = texts.OUT
 MINI = texts.DATA / "mini"
 SEED = 7
+TOKENIZER_ARTICLES = 12_000  # the first so many
 WINDOW, BATCH = 512, 8
 PEAK_RATE, WARMUP, DECAY = 2e-3, 100, 0.35  # the last 35 % of the steps cool down to 0
 
@@ -58,11 +60,12 @@ def train_articles() -> list[str]:
 
 def train_tokenizer(articles: list[str]) -> Path:
     """A SentencePiece BPE model in Llama's manner: byte fallback, split digits, <s> and </s>."""
-    prefix = OUT / "tokenizer"
-    lines = [line for article in articles[:12000] for line in article.split("\n") if line]
+    trained = io.BytesIO()  # not a file: its name would become a part of the model
+    first = articles[:TOKENIZER_ARTICLES]
+    lines = [line for article in first for line in article.split("\n") if line]
     spm.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
-        model_prefix=str(prefix),
+        model_writer=trained,
         vocab_size=CONFIG.vocab_size,
         model_type="bpe",
         byte_fallback=True,
@@ -78,7 +81,9 @@ def train_tokenizer(articles: list[str]) -> Path:
         num_threads=2,
         minloglevel=2,
     )
-    return prefix.with_suffix(".model")
+    path = OUT / "tokenizer.model"
+    path.write_bytes(trained.getvalue())
+    return path
 
 
 def token_stream(tokenizer: spm.SentencePieceProcessor, articles: list[str]) -> np.ndarray:
