@@ -265,7 +265,19 @@ def test_no_file_is_unpickled_unless_its_weights_only() -> None:
     assert not found
 
 
-TEXTS = (".py", ".md", ".toml", ".yml", ".lock", ".json", ".ipynb", "Makefile", ".txt", "run")
+TEXTS = (
+    ".model",
+    ".py",
+    ".md",
+    ".toml",
+    ".yml",
+    ".lock",
+    ".json",
+    ".ipynb",
+    "Makefile",
+    ".txt",
+    "run",
+)
 HOME = re.compile(r"(?<![\w.])/(?:home|Users)/(?!you\b)\w+|(?<![\w.])/root/\w")
 
 

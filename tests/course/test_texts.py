@@ -23,8 +23,6 @@ from lessonkit.course.texts import (
 from lessonkit.errors import LessonkitError
 from tests.tiny import make_data, write_checklist
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
@@ -69,16 +67,13 @@ def test_the_join_is_exact():
     assert text.joined() == "\n\n = T = \n\n\n\n\n a \n\n\n b \n"
 
 
-@pytest.mark.skipif(not (SHARED / "wikitext-2-raw").is_dir(), reason="no wikitext here")
-def test_wikitext_joined_has_the_published_number_of_tokens(monkeypatch):
-    monkeypatch.setenv("LESSONKIT_WIKITEXT", str(SHARED / "wikitext-2-raw"))
+def test_wikitext_joined_has_the_published_number_of_tokens(monkeypatch, real_files):
+    monkeypatch.setenv("LESSONKIT_WIKITEXT", str(real_files / "wikitext-2-raw"))
     text = evaluation_text("wikitext")
     assert len(text.rows) == 4358
     assert len(articles(text)) == 60
     assert articles(text)[0][0] == "Robert Boulter"
-    if not (SHARED / "tinyllama").is_dir():
-        pytest.skip("no TinyLlama tokenizer here")
-    tokenizer = load_tokenizer(SHARED / "tinyllama")
+    tokenizer = load_tokenizer(real_files / "tinyllama")
     assert len(tokenizer(text.joined(), verbose=False).input_ids) == 341_469
 
 
