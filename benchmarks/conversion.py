@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lessonkit.convert.llama_shape import LlamaShape, meta_params
+from lessonkit.convert.llama_configs import meta_params
+from lessonkit.convert.llama_shape import LlamaShape
 from lessonkit.convert.meta_layout import pairs
 from lessonkit.files.dtypes import Array, cast
 from lessonkit.files.torch_file import write_torch_file

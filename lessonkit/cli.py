@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from lessonkit.convert.meta import open_canonical
+    from lessonkit.convert.meta import open_canonical, shape_of
     from lessonkit.files.dtypes import DTYPES
 
     path = _path(options.path)
@@ -53,11 +53,14 @@ def _info(options: argparse.Namespace) -> int:
     values: dict[str, int] = {}
     for info in infos:
         values[info.dtype] = values.get(info.dtype, 0) + info.count
-    formats = ", ".join(f"{DTYPES[dtype].torch_name} ({n:,})" for dtype, n in values.items())
+    each = [f"{DTYPES[dtype].torch_name} ({count:,})" for dtype, count in values.items()]
+    formats = ", ".join(each) if len(each) > 1 else each[0].split()[0] if each else "none"
     print(f"form        {_form(source)}")
     print(f"tensors     {len(infos)}")
     print(f"parameters  {sum(values.values()):,} in {formats}")
     print(f"bytes       {sum(info.nbytes for info in infos):,}")
+    if shape := shape_of(source):
+        print(f"shape       {shape}")
     for note in getattr(source, "notes", ()):
         print(f"note        {note}")
     if options.tensors:
@@ -67,32 +70,11 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from lessonkit.convert.meta import open_canonical
-    from lessonkit.files.certificate import certificate_of, verify_tensors
-    from lessonkit.files.integrity import find_checklists, verify
+    from lessonkit.convert.verification import verify_model
 
-    path = _path(options.path)
-    if options.checklist:
-        lists = {Path(options.checklist): path}
-    else:
-        lists = {found: found.parent for found in find_checklists(path)}
-    whole = True
-    for checklist, folder in lists.items():
-        report = verify(folder, checklist)
-        print(f"{checklist}:\n{report}")
-        whole = whole and report.ok
-    certificate = certificate_of(path)
-    if certificate and not options.checklist:
-        verdicts = verify_tensors(open_canonical(path), certificate)
-        wrong = [f"{verdict:8} {name}" for name, verdict in verdicts.items() if verdict != "ok"]
-        print(f"{certificate.name}: {len(verdicts) - len(wrong)} of {len(verdicts)} tensors ok")
-        print("".join(f"{line}\n" for line in wrong), end="")
-        whole = whole and not wrong
-    if not lists and not certificate:
-        count = len(open_canonical(path).names())
-        print(f"no checklist here; the {count} tensors are complete, their values unchecked")
-    print("whole and unaltered" if whole else "NOT what it should be")
-    return 0 if whole else 1
+    found = verify_model(_path(options.path), options.checklist)
+    print(found)
+    return 0 if found.ok else 1
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -100,28 +82,29 @@ def _compare(options: argparse.Namespace) -> int:
     from lessonkit.files.certificate import IDENTICAL, compare
 
     result = compare(open_canonical(_path(options.a)), open_canonical(_path(options.b)))
-    for match in result.matches:
+    for match in result.matches if result.common else ():
         if match.kind != IDENTICAL:
             print(match)
     print(result)
     beyond = result.beyond(allow_cast=options.allow_cast, tolerance=options.tolerance)
     if beyond:
         print(f"{len(beyond)} tensors differ by more than was asked for")
+    if not result.common:
+        print("the two have no name in common: name Meta's files by their folder, not one by one")
     return 1 if beyond else 0
 
 
 def _fetch(options: argparse.Namespace) -> int:
     from lessonkit.convert.hub import fetch
 
-    print(
-        fetch(
-            options.repository,
-            options.out,
-            revision=options.revision,
-            endpoint=options.endpoint,
-            force=options.force,
-        )
+    report = fetch(
+        options.repository,
+        options.out,
+        revision=options.revision,
+        endpoint=options.endpoint,
+        force=options.force,
     )
+    print(f"{report}\nwritten to {options.out}")
     return 0
 
 
@@ -132,15 +115,16 @@ def _to_hf(options: argparse.Namespace) -> int:
     from lessonkit.convert.meta import meta_to_hf
 
     return _told(
+        options.out,
         meta_to_hf(
-            options.source,
+            _path(options.source),
             options.out,
             dtype=options.dtype,
             tokenizer=options.tokenizer,
             added_tokens=options.added_token,
             context=options.context,
             force=options.force,
-        )
+        ),
     )
 
 
@@ -148,13 +132,15 @@ def _to_meta(options: argparse.Namespace) -> int:
     from lessonkit.convert.meta import hf_to_meta
 
     source = _path(options.source)
-    return _told(hf_to_meta(source, options.out, shards=options.shards, force=options.force))
+    done = hf_to_meta(source, options.out, shards=options.shards, force=options.force)
+    return _told(options.out, done)
 
 
 def _nf4(options: argparse.Namespace) -> int:
     from lessonkit.convert.nf4 import quantize_checkpoint
 
     return _told(
+        options.out,
         quantize_checkpoint(
             _path(options.source),
             options.out,
@@ -162,12 +148,13 @@ def _nf4(options: argparse.Namespace) -> int:
             double_quant=options.double_quant,
             block_size=options.block_size,
             force=options.force,
-        )
+        ),
     )
 
 
-def _told(certificate: Certificate) -> int:
+def _told(out: str, certificate: Certificate) -> int:
     print(certificate)
+    print(f"written to {out}")
     return 0
 
 
@@ -220,36 +207,42 @@ _Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 def _add_file_commands(commands: _Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("info", help="what is in a checkpoint?")
-    command.add_argument("path", help="a folder or weight file in any form, or mini")
+    command.add_argument("path", metavar="PATH", help="a folder or file in any form, or mini")
     command.add_argument("--tensors", action="store_true", help="list every tensor")
     command.set_defaults(run=_info)
 
     command = commands.add_parser("fetch", help="download a model, whole and checked")
     command.add_argument("repository", metavar="HUB_ID", help="owner/name")
-    command.add_argument("out", help="the folder to make")
+    command.add_argument("out", metavar="OUT", help="the folder to make")
     command.add_argument("--revision", help="a commit, tag or branch")
     command.add_argument("--endpoint", metavar="URL", help="a mirror of the Hub")
     _add_force(command)
     command.set_defaults(run=_fetch)
 
     command = commands.add_parser("verify", help="is it whole and unaltered?")
-    command.add_argument("path", help="a folder with weights")
+    command.add_argument("path", metavar="PATH", help="a folder or weight file, or mini")
     command.add_argument("--checklist", metavar="FILE", help="checklist.chk, SHA256SUMS, ...")
     command.set_defaults(run=_verify)
 
-    command = commands.add_parser("compare", help="compare two checkpoints in any form")
-    command.add_argument("a")
-    command.add_argument("b")
+    command = commands.add_parser("compare", help="which tensors of two checkpoints differ?")
+    command.add_argument("a", metavar="A", help="a folder or file in any form, or mini")
+    command.add_argument("b", metavar="B", help="the other")
     command.add_argument("--allow-cast", action="store_true", help="B may be A, rounded")
-    command.add_argument("--tolerance", type=float, default=0.0, help="values may differ by this")
+    command.add_argument(
+        "--tolerance", type=float, default=0.0, metavar="X", help="values may differ by this much"
+    )
     command.set_defaults(run=_compare)
 
 
 def _add_conversions(commands: _Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser("to-hf", help="Meta's Llama files to Hugging Face's form")
-    command.add_argument("source", metavar="META_DIR", help="params.json, consolidated.NN.pth")
-    command.add_argument("out", help="the folder to make")
-    command.add_argument("--dtype", help="round to this format (default: as the source)")
+    command.add_argument(
+        "source", metavar="META_DIR", help="the folder with params.json, or the one above it"
+    )
+    command.add_argument("out", metavar="OUT", help="the folder to make")
+    command.add_argument(
+        "--dtype", metavar="D", help="round to float16, bfloat16, ... (default: change no value)"
+    )
     command.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.model elsewhere")
     command.add_argument(
         "--added-token", action="append", default=[], metavar="TOKEN",
@@ -261,14 +254,14 @@ def _add_conversions(commands: _Commands[argparse.ArgumentParser]) -> None:
 
     command = commands.add_parser("to-meta", help="Hugging Face's form to Meta's")
     command.add_argument("source", metavar="HF_DIR", help="a folder, or mini")
-    command.add_argument("out", help="the folder to make")
+    command.add_argument("out", metavar="OUT", help="the folder to make")
     command.add_argument("--shards", type=int, default=1, metavar="N", help="1 to 8")
     _add_force(command)
     command.set_defaults(run=_to_meta)
 
     command = commands.add_parser("nf4", help="quantise once, load in 4 bits ever after")
     command.add_argument("source", metavar="HF_DIR", help="a folder, or mini")
-    command.add_argument("out", help="the folder to make")
+    command.add_argument("out", metavar="OUT", help="the folder to make")
     command.add_argument("--type", choices=["nf4", "fp4"], default="nf4")
     command.add_argument("--double-quant", action="store_true", help="quantise the scales too")
     command.add_argument("--block-size", type=int, default=64, metavar="N")

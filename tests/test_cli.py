@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import lessonkit
 from lessonkit.cli import main
 from tests.convert.toy import Toy
+from tests.hub_server import MODEL, running
 from tests.tiny import make_tiny_llama, sentencepiece_bytes
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(lessonkit.__file__).parents[1])}
@@ -33,7 +34,9 @@ def test_there_and_back_again(
 ) -> None:
     hf, back = str(tmp_path / "hf"), str(tmp_path / "back")
     assert main(["to-hf", str(meta), hf]) == 0
-    assert "Meta to Hugging Face: 21 tensors: 21 bit-identical" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Meta to Hugging Face: 21 tensors: 21 bit-identical" in printed
+    assert printed.endswith(f"written to {hf}\n")
     assert main(["compare", str(meta), hf]) == 0
     assert capsys.readouterr().out == "21 tensors: 21 bit-identical\n"
     assert main(["verify", hf]) == 0
@@ -45,7 +48,8 @@ def test_there_and_back_again(
     for path, form in ((meta, "Meta (2 shards)"), (hf, "safetensors (1 file)")):
         assert main(["info", str(path), "--tensors"]) == 0
         printed = capsys.readouterr().out
-        assert form in printed and "bfloat16" in printed
+        assert form in printed and " in bfloat16\n" in printed
+        assert "shape       2 layers of width 64, feed-forward width 96, 4 heads, 2 for" in printed
         assert "BF16     400x64         model.embed_tokens.weight" in printed
 
 
@@ -68,6 +72,58 @@ def test_compare_says_no(meta: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["verify", hf]) == 1
     printed = capsys.readouterr().out
     assert "altered  model.norm.weight" in printed and "NOT what it should be" in printed
+
+
+def test_compare_of_names_that_have_nothing_in_common(
+    meta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["to-hf", str(meta), str(tmp_path / "hf")])
+    capsys.readouterr()
+    assert main(["compare", str(meta / "consolidated.00.pth"), str(tmp_path / "hf")]) == 1
+    printed = capsys.readouterr().out
+    assert "22 only in A, 21 only in B" in printed and len(printed.splitlines()) == 3
+    assert "name Meta's files by their folder" in printed
+
+
+def test_the_embedded_model_by_its_name(
+    mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["info", "mini"]) == 0
+    assert "shape       5 layers of width 256" in capsys.readouterr().out
+    assert main(["verify", "mini"]) == 0
+    assert "6 of 6 files ok\nwhole and unaltered" in capsys.readouterr().out
+    assert main(["to-meta", "mini", "meta", "--shards", "2"]) == 0
+    assert main(["compare", "mini", "meta"]) == 0
+    assert "bit-identical" in capsys.readouterr().out
+    for command in (["to-hf", "mini", "out"], ["to-meta", "meta", "out"]):
+        assert main(command) == 2
+        assert "form already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["meta"]
+
+
+def test_fetch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    out = str(tmp_path / "out")
+    files = {path.name: path.read_bytes() for path in make_tiny_llama(tmp_path / "tiny").iterdir()}
+    with running(files) as hub:
+        command = ["fetch", MODEL, out, "--endpoint", hub.address]
+        assert main([*command, "--revision", "v2"]) == 0
+        assert any("/revision/v2" in line for line in hub.requests)
+        printed = capsys.readouterr().out
+        assert "ok       model.safetensors  (sha256)" in printed
+        assert printed.endswith(f"written to {out}\n")
+        assert main(command) == 2 and main([*command, "--force"]) == 0
+        hub.dead = True
+        assert main([*command, "--force"]) == 2
+        assert "--endpoint URL" in capsys.readouterr().err
+    assert main(["verify", out]) == 0
+    assert "whole and unaltered" in capsys.readouterr().out
 
 
 def test_verify_with_lists(meta: Path, capsys: pytest.CaptureFixture[str]) -> None:

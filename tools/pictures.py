@@ -17,6 +17,7 @@ CELLS = {
     "00_start_here": "map",
     "01_precision_formats": "bits",
     "02_four_bit_formats": "weights-and-levels",
+    "03_hf_conversion": "layouts",
 }
 """For each lesson, the id of the cell whose figure stands for it."""
 

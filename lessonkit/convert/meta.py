@@ -11,44 +11,44 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from lessonkit.convert.llama_shape import (
-    LLAMA_3_THETA,
-    LlamaShape,
-    context_of,
-    hf_config,
-    meta_params,
-    read_hf_config,
-)
-from lessonkit.convert.meta_checkpoint import MetaCheckpoint, is_meta, open_meta
-from lessonkit.convert.meta_layout import (
-    EMBEDDING,
-    HEAD,
-    Pair,
-    cut,
-    halves_to_pairs,
-    is_recomputed,
-    pairs,
-)
+from lessonkit.convert.hf_checkpoint import HfLlama, open_hf_llama
+from lessonkit.convert.llama_configs import hf_config, meta_params, read_hf_config
+from lessonkit.convert.llama_shape import LLAMA_3_THETA, LlamaShape, context_of
+from lessonkit.convert.meta_checkpoint import MetaCheckpoint, open_meta
+from lessonkit.convert.meta_folder import is_meta
+from lessonkit.convert.meta_layout import EMBEDDING, HEAD, Pair, cut, halves_to_pairs, pairs
 from lessonkit.convert.tokenizer import TokenizerFiles, convert_tokenizer
 from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import atomic_folder, check_space
-from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, certificate_of, tensor_sha256
-from lessonkit.files.checkpoint import Checkpoint, TensorSource, open_checkpoint, read_json
+from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, tensor_sha256
+from lessonkit.files.checkpoint import Checkpoint, open_checkpoint, read_json
 from lessonkit.files.dtypes import DTYPES, FLOATS, Array, cast, parse_dtype
 from lessonkit.files.integrity import progress_bar
 from lessonkit.files.safetensors_header import TensorInfo
-from lessonkit.files.shard_writer import MAX_SHARD_BYTES, write_checkpoint
+from lessonkit.files.shard_writer import MAX_SHARD_BYTES, ShardWriter, write_checkpoint
 from lessonkit.files.torch_file import write_torch_file
 
 MAX_SHARDS = 8
 
 
-def open_canonical(path: str | os.PathLike[str]) -> TensorSource:
+def open_canonical(path: str | os.PathLike[str]) -> MetaCheckpoint | Checkpoint:
     """Any checkpoint under Hugging Face's names and layout, so that two can be compared."""
     return open_meta(path) if is_meta(path) else open_checkpoint(path)
+
+
+def shape_of(source: MetaCheckpoint | Checkpoint) -> LlamaShape | None:
+    """The sizes of an opened model; None where no `config.json` of a plain Llama goes with it."""
+    if isinstance(source, MetaCheckpoint):
+        return source.shape
+    config = source.files[0].parent / "config.json"
+    if not config.is_file():
+        return None
+    try:
+        return read_hf_config(read_json(config), config)
+    except LessonkitError:
+        return None
 
 
 def meta_to_hf(
@@ -86,47 +86,49 @@ def meta_to_hf(
     target = None if dtype is None else _float_dtype(dtype)
     certificate = Certificate("Meta to Hugging Face", {"dtype": target or "as the source"})
     certificate.notes += meta.notes
-    context = context or _context_from_certificate(meta.files.folder)
-    if context is None:
-        context, family = context_of(meta.shape)
-        certificate.notes.append(
-            f"params.json does not say how long a text may be: {context} tokens, as in {family}"
-        )
+    context = _context(context, meta, certificate)
     words = _tokenizer_for(meta, context, added_tokens)
     certificate.notes += words.notes
     plan = [_as_dtype(meta.info(name), target) for name in meta.names()]
-    config = hf_config(
-        meta.shape, dtype=_main_dtype(plan), context=context, ids=words.ids
-    )  # fmt: skip
+    config = hf_config(meta.shape, dtype=_main_dtype(plan), context=context, ids=words.ids)
     with (
         write_checkpoint(
             out, plan=plan, max_shard_bytes=max_shard_bytes, force=force,
             protect=[source, *meta.files.shards],
         ) as writer,
-        ThreadPoolExecutor(1) as hashing,
         progress_bar("to Hugging Face", sum(info.nbytes for info in plan)) as bar,
     ):  # fmt: skip
-        for info in plan:
-            bits, found = meta.array(info.name), meta.info(info.name).dtype
-            result = cast(bits, found, info.dtype)
-            names = [meta.source_of(info.name)]
-            if result is bits:  # hash and write at the same time
-                digest = hashing.submit(tensor_sha256, bits)
-                writer.add(info.name, bits, info.dtype)
-                certificate.kept(
-                    info.name, bits, found, sha256=digest.result(), source=names
-                )  # fmt: skip
-            else:
-                writer.add(info.name, result, info.dtype)
-                certificate.cast(info.name, bits, found, result, info.dtype, source=names)
-            meta.release(info.name)
-            bar.update(info.nbytes)
+        _write_tensors(writer, meta, plan, certificate, bar.update)
         for name, content in words.files.items():
             writer.add_file(name, content)
         writer.add_file("config.json", _json(config))
-        writer.add_file("generation_config.json", _json(words.ids))
+        writer.add_file("generation_config.json", _json(words.generation))
         writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
     return certificate
+
+
+def _write_tensors(
+    writer: ShardWriter,
+    meta: MetaCheckpoint,
+    plan: list[TensorInfo],
+    certificate: Certificate,
+    advance: Callable[[int], Any],
+) -> None:
+    """Write each tensor as planned, and record what became of it."""
+    with ThreadPoolExecutor(1) as hashing:
+        for info in plan:
+            bits, dtype = meta.array(info.name), meta.info(info.name).dtype
+            result = cast(bits, dtype, info.dtype)
+            source = [meta.source_of(info.name)]
+            if result is bits:  # hash and write at the same time
+                digest = hashing.submit(tensor_sha256, bits)
+                writer.add(info.name, bits, dtype)
+                certificate.kept(info.name, bits, dtype, sha256=digest.result(), source=source)
+            else:
+                writer.add(info.name, result, info.dtype)
+                certificate.cast(info.name, bits, dtype, result, info.dtype, source=source)
+            meta.release(info.name)
+            advance(info.nbytes)
 
 
 def hf_to_meta(
@@ -141,59 +143,40 @@ def hf_to_meta(
     `out` holds `params.json`, `consolidated.NN.pth`, `tokenizer.model` (where the source has
     one) and the certificate. The dtype is kept. Memory: the largest tensor.
     """
-    source = Path(source)
-    config_path = source / "config.json"
-    config = read_json(config_path)
-    shape = read_hf_config(config, config_path)
+    model = open_hf_llama(source)
+    shape = model.shape
     # Llama 3 cuts its embedding by rows, Llama 1 and 2 by columns.
     axis = 0 if shape.rope_theta == LLAMA_3_THETA else 1
     table = list(pairs(shape.layers, embedding_axis=axis))
-    possible = _possible_shards(shape, table)
-    if shards not in possible:
-        raise LessonkitError(
-            f"This model cannot be cut into {shards} equal shards: it has {shape.kv_heads} "
-            f"key/value heads and a vocabulary of {shape.vocabulary}.",
-            where="the number of shards",
-            remedy=f"Use one of {', '.join(map(str, possible))}.",
-        )
-    checkpoint = open_checkpoint(source)
-    _require_tensors(checkpoint, shape, table)
-    options = {"shards": shards, "context": config.get("max_position_embeddings")}
-    certificate = Certificate("Hugging Face to Meta", options)
-    if shape.tied:
-        certificate.notes.append("the embedding is also the output head: Meta's form stores both")
-    tokenizer = source / "tokenizer.model"
-    if not tokenizer.is_file():
-        certificate.notes.append("the source has no tokenizer.model, which Meta's code needs")
-    total = sum(checkpoint.info(name).nbytes for name in checkpoint.names())
+    _require_possible(shards, shape, table)
+    # What Meta's own files have no place for; `meta_to_hf` reads it again.
+    noted = {"context": model.config.get("max_position_embeddings"), "tied": shape.tied}
+    certificate = Certificate("Hugging Face to Meta", {"shards": shards, **noted}, model.notes)
+    total = sum(model.tensors.info(_stored_as(pair, shape)).nbytes for pair in table)
     check_space(out, total)
     with (
-        atomic_folder(out, force=force, protect=[source]) as folder,
+        atomic_folder(out, force=force, protect=[source, *model.tensors.files]) as folder,
         progress_bar("to Meta", total) as bar,
     ):
         for rank in range(shards):
             record = certificate if rank == 0 else None
-            tensors = _slices(checkpoint, shape, table, rank, shards, record, bar.update)
+            tensors = _slices(model, table, rank, shards, record, bar.update)
             with (folder / f"consolidated.{rank:02}.pth").open("xb") as file:
                 write_torch_file(file, tensors)
         (folder / "params.json").write_bytes(_json(meta_params(shape)))
-        if tokenizer.is_file():
-            (folder / "tokenizer.model").write_bytes(tokenizer.read_bytes())
+        if model.tokenizer is not None:
+            (folder / "tokenizer.model").write_bytes(model.tokenizer.read_bytes())
         (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
     return certificate
 
 
-def _context_from_certificate(folder: Path) -> int | None:
-    """What `hf_to_meta` noted, since Meta's own files have no place for it."""
-    path = certificate_of(folder)
-    options = read_json(path).get("options") if path else None
-    context = options.get("context") if isinstance(options, dict) else None
-    return context if type(context) is int and context > 0 else None
+def _stored_as(pair: Pair, shape: LlamaShape) -> str:
+    """The name under which Hugging Face's files hold a tensor: a tied head is the embedding."""
+    return EMBEDDING if shape.tied and pair.hf == HEAD else pair.hf
 
 
 def _slices(
-    checkpoint: Checkpoint,
-    shape: LlamaShape,
+    model: HfLlama,
     table: list[Pair],
     rank: int,
     shards: int,
@@ -202,38 +185,35 @@ def _slices(
 ) -> Iterator[tuple[str, str, Array]]:
     """The tensors of one shard, in Meta's layout; whole ones are hashed if asked for."""
     for pair in table:
-        name = EMBEDDING if shape.tied and pair.hf == HEAD else pair.hf
-        bits, dtype = checkpoint.array(name), checkpoint.info(name).dtype
-        if certificate is not None:
-            certificate.kept(pair.hf, bits, dtype, source=[name])
-        rows = halves_to_pairs(bits, shape.heads_of(pair)) if pair.rotary else bits
+        name = _stored_as(pair, model.shape)
+        bits, dtype = model.tensors.array(name), model.tensors.info(name).dtype
+        if certificate is not None and name == pair.hf:  # a tied head is there once, not twice
+            certificate.kept(name, bits, dtype, source=[name])
+        rows = halves_to_pairs(bits, model.shape.heads_of(pair)) if pair.rotary else bits
         piece = cut(rows, pair.axis, rank, shards)
         yield pair.meta, dtype, piece
-        checkpoint.release(name)
+        model.tensors.release(name)
         advance(piece.nbytes)
 
 
-def _require_tensors(checkpoint: Checkpoint, shape: LlamaShape, table: list[Pair]) -> None:
-    """Exactly the tensors of such a Llama, in the right shapes."""
-    wanted = {pair.hf: pair for pair in table if not (shape.tied and pair.hf == HEAD)}
-    remedy = "Fetch the checkpoint again; config.json and the weights must belong together."
-    for name in checkpoint:
-        if name not in wanted and not is_recomputed(name) and not (shape.tied and name == HEAD):
+def _context(given: int | None, meta: MetaCheckpoint, certificate: Certificate) -> int:
+    """The longest text: as given, as `hf_to_meta` noted it, or what is usual (with a note)."""
+    if given is not None:
+        if given < 1:
             raise LessonkitError(
-                f"The tensor {name} has no place in a Llama.", where=checkpoint.path, remedy=remedy
+                f"A text cannot be {given} tokens long.",
+                where="context",
+                remedy="Give a positive number of tokens, or leave it out.",
             )
-    for name, pair in wanted.items():
-        if name not in checkpoint:
-            raise LessonkitError(
-                f"The tensor {name} is missing.", where=checkpoint.path, remedy=remedy
-            )
-        found, expected = checkpoint.info(name).shape, shape.shape_of(pair)
-        if found != expected:
-            raise LessonkitError(
-                f"{name} has the shape {list(found)}; config.json leads to {list(expected)}.",
-                where=checkpoint.file_of(name),
-                remedy=remedy,
-            )
+        return given
+    noted = meta.options.get("context")
+    if type(noted) is int and noted > 0:
+        return noted
+    usual, family = context_of(meta.shape)
+    certificate.notes.append(
+        f"params.json does not say how long a text may be: {usual} tokens, as in {family}"
+    )
+    return usual
 
 
 def _tokenizer_for(
@@ -272,10 +252,13 @@ def _tokenizer_for(
 
 
 def _float_dtype(name: str) -> str:
-    found = parse_dtype(name)
+    try:
+        found = parse_dtype(name)
+    except LessonkitError:
+        found = ""
     if found not in FLOATS:
         raise LessonkitError(
-            f"Weights cannot be rounded to {name} here.",
+            f"Weights cannot be rounded to {name!r} here.",
             where="dtype",
             remedy="Use float16, bfloat16, float32 or float64; 8 and 4 bits need quantisation.",
         )
@@ -296,14 +279,21 @@ def _main_dtype(plan: list[TensorInfo]) -> str:
     return DTYPES[max(counts, key=lambda dtype: counts[dtype])].torch_name
 
 
-def _possible_shards(shape: LlamaShape, table: list[Pair]) -> list[int]:
-    """Into how many shards the model can be cut: heads stay whole, slices are equal."""
+def _require_possible(shards: int, shape: LlamaShape, table: list[Pair]) -> None:
+    """Can the model be cut into so many shards? Heads stay whole, slices are equal."""
     lengths = {shape.shape_of(pair)[pair.axis] for pair in table if pair.axis is not None}
-    return [
-        shards
-        for shards in range(1, MAX_SHARDS + 1)
-        if all(length % shards == 0 for length in (shape.kv_heads, *lengths))
+    possible = [
+        number
+        for number in range(1, MAX_SHARDS + 1)
+        if all(length % number == 0 for length in (shape.kv_heads, *lengths))
     ]
+    if shards not in possible:
+        raise LessonkitError(
+            f"This model cannot be cut into {shards} equal shards: it has {shape.kv_heads} "
+            f"key/value heads and a vocabulary of {shape.vocabulary}.",
+            where="the number of shards",
+            remedy=f"Use one of {', '.join(map(str, possible))}.",
+        )
 
 
 def _json(content: Any) -> bytes:

@@ -1,22 +1,17 @@
-"""Meta's folder, opened: where its files are, whether they fit, and its tensors under
-Hugging Face's names and layout, each made when it is asked for.
-
-The layouts that the download scripts and tutorials produce:
-
-    llama/tokenizer.model, llama/7B/{params.json, consolidated.00.pth, checklist.chk}
-    llama-2-7b/{params.json, consolidated.00.pth, tokenizer.model}
+"""A model in Meta's form, opened: do its files fit together, and its tensors under Hugging
+Face's names and layout, each made when it is asked for.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lessonkit.convert.llama_shape import read_meta_params
+from lessonkit.convert.llama_configs import read_meta_params
+from lessonkit.convert.meta_folder import MetaFolder, find_meta
 from lessonkit.convert.meta_layout import (
     HEAD,
     Pair,
@@ -26,65 +21,11 @@ from lessonkit.convert.meta_layout import (
     pairs_to_halves,
 )
 from lessonkit.errors import LessonkitError
+from lessonkit.files.certificate import certificate_of
 from lessonkit.files.checkpoint import open_checkpoint, read_json
-from lessonkit.files.dtypes import Array
+from lessonkit.files.difference import same_bytes
+from lessonkit.files.dtypes import FLOATS, Array, to_float32
 from lessonkit.files.safetensors_header import TensorInfo
-
-_SHARD = re.compile(r"consolidated\.(\d+)\.pth")
-
-
-@dataclass(frozen=True)
-class MetaFolder:
-    """The files of one model: `shards` in order, `tokenizer` where there is one."""
-
-    folder: Path
-    params: Path
-    shards: tuple[Path, ...]
-    tokenizer: Path | None
-
-
-def is_meta(path: str | os.PathLike[str]) -> bool:
-    """Does this look like a folder in Meta's form?"""
-    folder = Path(path)
-    return folder.is_dir() and (
-        any(folder.glob("consolidated.*.pth"))
-        or (not (folder / "config.json").is_file() and len(_model_folders(folder)) > 0)
-    )
-
-
-def find_meta(
-    path: str | os.PathLike[str], tokenizer: str | os.PathLike[str] | None = None
-) -> MetaFolder:
-    """Find the files of a Meta model; `tokenizer` names one that lies elsewhere."""
-    root = Path(path)
-    if not root.is_dir():
-        raise LessonkitError(
-            "This is not a folder.",
-            where=root,
-            remedy="Name the folder that holds params.json and consolidated.00.pth.",
-        )
-    candidates = _model_folders(root)
-    if len(candidates) != 1:
-        names = ", ".join(folder.name for folder in candidates)
-        raise LessonkitError(
-            f"The folder holds several models: {names}."
-            if candidates
-            else "There are no consolidated.NN.pth files here.",
-            where=root,
-            remedy=f"Name one of them, for example {candidates[0]}."
-            if candidates
-            else "Name the folder that Meta's download made; look whether it is complete.",
-        )
-    folder = candidates[0]
-    if not (folder / "params.json").is_file():
-        raise LessonkitError(
-            "params.json is missing; the tensors alone do not tell the number of heads.",
-            where=folder,
-            remedy="Fetch params.json; it comes with the weights.",
-        )
-    return MetaFolder(
-        folder, folder / "params.json", _shards(folder), _tokenizer(folder, tokenizer)
-    )
 
 
 def open_meta(
@@ -97,15 +38,19 @@ def open_meta(
 class MetaCheckpoint:
     """A model in Meta's form, seen through Hugging Face's names, shapes and row order.
 
-    `shape` are its sizes, `notes` what the files left open and how it was settled.
+    `shape` are its sizes, `notes` what the files left open and how it was settled, `options`
+    what the certificate of `hf_to_meta` says, where there is one, about things for which
+    Meta's own files have no place.
     """
 
     def __init__(self, files: MetaFolder) -> None:
         self.files = files
+        self.options = _noted_options(files.folder)
         self._ranks = [open_checkpoint(shard) for shard in files.shards]
         self._require_same_tensors()
         first = self._ranks[0]
         params = read_json(files.params)
+        self._require_all_shards(params.get("dim"))
         axis = self._embedding_axis(params.get("dim"))
         rows = first.info("tok_embeddings.weight").shape[0]
         tied = self._is_tied(axis)
@@ -116,14 +61,14 @@ class MetaCheckpoint:
             vocabulary=rows * len(self._ranks) if axis == 0 else rows,
             tied=tied,
         )
+        self._require_last_layer()
         self._pairs = {pair.hf: pair for pair in pairs(self.shape.layers, embedding_axis=axis)}
         if tied:
             del self._pairs[HEAD]
             self.notes.append("the output head equals the embedding: the two are stored once")
         self._require_shapes()
         self._look_at_copies()
-        if "rope.freqs" in first:
-            self.notes.append("rope.freqs was left out: it follows from rope_theta")
+        self._look_at_frequencies()
 
     def names(self) -> list[str]:
         """The tensors' names in Hugging Face's form."""
@@ -186,27 +131,48 @@ class MetaCheckpoint:
 
     def _is_tied(self, axis: int) -> bool:
         """Is the output head the embedding? Looks at one row before it reads everything."""
-        if "output.weight" not in self._ranks[0]:
-            return True
+        first = self._ranks[0]
         embedding, _, head = pairs(0, embedding_axis=axis)
+        if self.options.get("tied") is False or head.meta not in first:
+            return False
+        ours, theirs = first.info(embedding.meta), first.info(head.meta)
+        if ours.dtype != theirs.dtype or len(theirs.shape) != 2:
+            return False
         slices = [rank.array(embedding.meta) for rank in self._ranks]
         first_row = join([matrix[:1] for matrix in slices], axis) if axis == 1 else slices[0][:1]
-        if not np.array_equal(first_row, self._ranks[0].array(head.meta)[:1]):
+        if not np.array_equal(first_row, first.array(head.meta)[:1]):
             return False
         heads = [rank.array(head.meta) for rank in self._ranks]
-        return bool(np.array_equal(join(slices, axis), join(heads, head.axis)))
+        same = same_bytes(join(slices, axis).reshape(-1), join(heads, head.axis).reshape(-1))
+        for rank in self._ranks:
+            rank.release(embedding.meta)
+            rank.release(head.meta)
+        return same
+
+    def _require_last_layer(self) -> None:
+        """An absurd number of layers is refused before a table of them is made."""
+        name = f"layers.{self.shape.layers - 1}.attention.wq.weight"
+        if name not in self._ranks[0]:
+            raise _misfit(
+                f"The tensor {name} is missing; params.json promises {self.shape.layers} layers",
+                self._ranks[0].path,
+            )
+
+    def _require_all_shards(self, width: object) -> None:
+        """As many files as the slices in them say. `width` is what params.json gives."""
+        rows, count = self._ranks[0].info("layers.0.attention.wq.weight").shape[0], len(self._ranks)
+        if type(width) is int and rows and rows * count != width and width % rows == 0:
+            raise LessonkitError(
+                f"A shard holds {rows} of {width} query rows, so the number of shards should be "
+                f"{width // rows}; found: {count}.",
+                where=self.files.folder,
+                remedy="Fetch the consolidated.NN.pth files that are missing, or remove those "
+                "that belong to another model.",
+            )
 
     def _require_shapes(self) -> None:
         """Every tensor of such a Llama is there, in the right slices, and no other."""
         count, first = len(self._ranks), self._ranks[0]
-        rows = first.info("layers.0.attention.wq.weight").shape[0]
-        if rows * count != self.shape.width and self.shape.width % rows == 0:
-            raise LessonkitError(
-                f"A shard holds {rows} of {self.shape.width} query rows, so there should be "
-                f"{self.shape.width // rows} shards; {count} were found.",
-                where=self.files.folder,
-                remedy="Fetch the missing consolidated.NN.pth files.",
-            )
         wanted = {pair.meta for pair in self._pairs.values()} | {"output.weight"}
         for name in first:
             if name not in wanted and not is_recomputed(name):
@@ -235,37 +201,31 @@ class MetaCheckpoint:
                         f"the shards' copies of {pair.meta} differ; the first was used"
                     )
 
-
-def _model_folders(root: Path) -> list[Path]:
-    """`root` itself or its direct subfolders, where they hold weights."""
-    if any(root.glob("consolidated.*.pth")):
-        return [root]
-    return sorted(path.parent for path in root.glob("*/consolidated.00.pth"))
-
-
-def _shards(folder: Path) -> tuple[Path, ...]:
-    found = {int(m[1]): path for path in folder.iterdir() if (m := _SHARD.fullmatch(path.name))}
-    for number in range(max(found) + 1 if found else 1):
-        if number not in found:
-            raise LessonkitError(
-                f"The shard consolidated.{number:02}.pth is missing.",
-                where=folder,
-                remedy="Fetch it; all shards are needed, each holds a slice of every tensor.",
+    def _look_at_frequencies(self) -> None:
+        """Tables of rotary frequencies are left out; do they follow from `rope_theta`?"""
+        tables = [name for name in self._ranks[0] if is_recomputed(name)]
+        size = self.shape.head_size
+        expected = self.shape.rope_theta ** (-np.arange(0, size, 2) / size)
+        follow = True
+        for name in tables:
+            dtype, bits = self._ranks[0].info(name).dtype, self._ranks[0].array(name)
+            values = to_float32(bits, dtype) if dtype in FLOATS else bits
+            # They may be in half precision. (Llama 3.1 stretches them later, in its code.)
+            if values.shape != expected.shape or not np.allclose(values, expected, 0.01, 1e-7):
+                follow = False
+        if tables:
+            self.notes.append(
+                "rope.freqs was left out: it follows from rope_theta"
+                if follow
+                else "rope.freqs was left out, although it does not follow from the rope_theta of "
+                f"{self.shape.rope_theta:g}: check params.json"
             )
-    return tuple(found[number] for number in sorted(found))
 
 
-def _tokenizer(folder: Path, given: str | os.PathLike[str] | None) -> Path | None:
-    if given is not None:
-        if not Path(given).is_file():
-            raise LessonkitError(
-                "There is no such tokenizer file.", where=given, remedy="Check the path."
-            )
-        return Path(given)
-    for place in (folder, folder.absolute().parent):
-        if (place / "tokenizer.model").is_file():
-            return place / "tokenizer.model"
-    return None
+def _noted_options(folder: Path) -> dict[str, Any]:
+    path = certificate_of(folder)
+    options = read_json(path).get("options") if path else None
+    return options if isinstance(options, dict) else {}
 
 
 def _misfit(what: str, path: Path) -> LessonkitError:

@@ -44,7 +44,7 @@ HEAD = "lm_head.weight"
 
 
 def pairs(layers: int, *, embedding_axis: int = 1) -> Iterator[Pair]:
-    """Every tensor of a Llama, in Hugging Face's order.
+    """Every tensor of a Llama, from the embedding through the layers to the head.
 
     `embedding_axis` is 1 (columns) in Llama 1 and 2, and 0 (rows) in Llama 3.
     """
@@ -62,8 +62,11 @@ def pairs(layers: int, *, embedding_axis: int = 1) -> Iterator[Pair]:
 
 
 def is_recomputed(name: str) -> bool:
-    """Is this a table of rotary frequencies? It follows from `rope_theta` and is left out."""
-    return name == "rope.freqs" or name.endswith("rotary_emb.inv_freq")
+    """Is this a table of rotary frequencies? It follows from `rope_theta` and is left out.
+
+    Meta's files hold one, or one in each layer (LLaMA 7B); old Hugging Face ones one a layer.
+    """
+    return name.endswith(("rope.freqs", "rotary_emb.inv_freq"))
 
 
 def pairs_to_halves(matrix: Array, heads: int) -> Array:

@@ -76,7 +76,8 @@ def quantize_checkpoint(
         unless given; give both sides the same to get the same logits.
 
     The dtype of the files is kept. If `config.json` names another, to which transformers would
-    round before quantising, the new one names that of the files, and the certificate says so.
+    cast before quantising, the new one names that of the files, and the certificate says so.
+    (transformers loads the rest of such a checkpoint in the files' dtype, whatever is asked for.)
     Returns the certificate that was also written into `out`: for each quantised weight its
     scheme and relative RMS error. Memory: the largest tensor, a few times over; no model class
     is loaded. Raises LessonkitError for a model that is quantised already, for layers that are
@@ -276,6 +277,7 @@ def _records(
                 "bits_per_weight": round(quantized.bits_per_weight(), 4),
                 "relative_rms_error": relative,
                 "output_dtype": "U8",
+                "output_shape": list(stored[""].shape),
                 "output_sha256": tensor_sha256(bits_of(stored[""])[0]),
             },
         ),

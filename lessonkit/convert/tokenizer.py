@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lessonkit.convert.sentencepiece_model import SPACE, parse_sentencepiece
 from lessonkit.convert.tokenizer_json import (
     LLAMA_3_PATTERN,
-    SPACE,
+    LLAMA_3_SPECIAL,
     Built,
     from_sentencepiece,
     from_tiktoken,
@@ -29,8 +30,9 @@ from lessonkit.errors import LessonkitError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_SENTENCES = (
+PROBES = (
     "Hello world, this is a test.",
+    " = A title = \n\n The text , which was tokenised in 2024 , has ( some ) brackets .\n",
     " a space first,  two inside, and one last ",
     "\n\n\ttabs\nand new lines\r\n",
     "naïve café, 日本語, 你好，世界。 🙂 ﬁ",
@@ -43,13 +45,15 @@ _SENTENCES = (
 class TokenizerFiles:
     """The files to write, and what `config.json` must know.
 
-    `size` counts all tokens, `ids` are the special ones (`bos_token_id`, ...), `notes` say
+    `size` counts all tokens, `ids` are the special ones (`bos_token_id`, ...), `generation`
+    the same for `generation_config.json`, where `eos_token_id` may be several; `notes` say
     what could not be carried over.
     """
 
     files: dict[str, bytes]
     size: int
     ids: dict[str, int]
+    generation: dict[str, int | list[int]]
     notes: list[str] = field(default_factory=list)
 
 
@@ -67,22 +71,16 @@ def convert_tokenizer(
     tokens. The new tokenizer's ids are compared with the original's on sample texts.
     """
     path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise LessonkitError(
-            f"The tokenizer cannot be read: {error.strerror}.",
-            where=path,
-            remedy="Fetch tokenizer.model; it comes with the weights.",
-        ) from error
+    raw = _read(path)
     ranks = read_tiktoken(raw)
+    encode: Callable[[str], list[int]] | None
     if ranks is not None:
         built = from_tiktoken(ranks, later=later_llama_3, added_tokens=added_tokens)
         encode = _tiktoken_encoder(ranks, built)
     else:
-        built, encode = from_sentencepiece(raw, path, added_tokens)
-    tokenizer = _build(built, path)
-    notes = _compare(tokenizer, encode, list(built.content["model"]["vocab"]))
+        source = parse_sentencepiece(raw, path)
+        built, encode = from_sentencepiece(source, added_tokens), source.encode
+    tokenizer = build_tokenizer(built, path)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context,
@@ -94,7 +92,32 @@ def convert_tokenizer(
         "tokenizer_config.json": (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode(),
         "tokenizer.model": raw,
     }
-    return TokenizerFiles(files, built.size, built.ids, notes)
+    generation: dict[str, int | list[int]] = {**built.ids}
+    if len(built.stops) > 1:
+        generation["eos_token_id"] = list(built.stops)
+    notes = _compare(tokenizer, encode, list(built.content["model"]["vocab"]))
+    return TokenizerFiles(files, built.size, built.ids, generation, notes)
+
+
+def count_tokens(path: str | os.PathLike[str]) -> int:
+    """How many tokens a `tokenizer.model` of either kind has, the special ones included."""
+    path = Path(path)
+    raw = _read(path)
+    ranks = read_tiktoken(raw)
+    if ranks is not None:
+        return len(ranks) + LLAMA_3_SPECIAL
+    return len(parse_sentencepiece(raw, path).vocabulary)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LessonkitError(
+            f"The tokenizer cannot be read: {error.strerror}.",
+            where=path,
+            remedy="Fetch tokenizer.model; it comes with the weights.",
+        ) from error
 
 
 def _tiktoken_encoder(ranks: dict[bytes, int], built: Built) -> Callable[[str], list[int]] | None:
@@ -108,7 +131,8 @@ def _tiktoken_encoder(ranks: dict[bytes, int], built: Built) -> Callable[[str], 
     return lambda text: [built.ids["bos_token_id"], *encoding.encode_ordinary(text)]
 
 
-def _build(built: Built, path: Path) -> Tokenizer:
+def build_tokenizer(built: Built, path: Path) -> Tokenizer:
+    """The tokenizer that `tokenizer.json` describes; `path` is named in errors."""
     from tokenizers import Tokenizer
 
     try:
@@ -127,7 +151,7 @@ def _compare(
     """Encode sample texts with both; a difference becomes a note, never a silent change."""
     if encode is None:
         return ["the tokenizer's ids were not compared: tiktoken is not installed"]
-    texts = list(_samples(pieces))
+    texts = list(sample_texts(pieces))
     different = [text for text in texts if tokenizer.encode(text).ids != encode(text)]
     if not different:
         return []
@@ -138,11 +162,13 @@ def _compare(
     ]
 
 
-def _samples(pieces: list[str]) -> Iterator[str]:
-    """Fixed sentences, and pieces in random order: all over the vocabulary, and its end."""
-    yield from _SENTENCES
+def sample_texts(pieces: Sequence[str]) -> Iterator[str]:
+    """Fixed sentences, then pieces in a row and in random order: from all over the vocabulary,
+    and from its end, where an extended vocabulary has its new ones."""
+    yield from PROBES
     choose = random.Random(0)
     plain = [piece for piece in pieces if not piece.startswith("<")]
+    yield "".join(plain[-300:]).replace(SPACE, " ")
     for source in (plain, plain[-1000:]):
         for _ in range(40):
             yield "".join(choose.choices(source, k=25)).replace(SPACE, " ")

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lessonkit.convert.sentencepiece_model import (
+    CONTROL,
+    NORMAL,
+    SPACE,
+    UNKNOWN,
+    SentencePieceModel,
+)
 from lessonkit.errors import LessonkitError
-
-if TYPE_CHECKING:
-    from sentencepiece import SentencePieceProcessor
-
-SPACE = "▁"  # how SentencePiece writes a space
-_BPE = 2  # sentencepiece's number for this kind of model
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 
 # How tiktoken cuts a text for Llama 3 before it looks for byte sequences.
 LLAMA_3_PATTERN = (
@@ -28,17 +27,21 @@ LLAMA_3_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 LLAMA_3_SPECIAL = 256  # tokens behind the byte sequences
+# Those that end a turn of a conversation; in Meta's own code generation stops there too.
+_LLAMA_3_STOPS = ("<|eom_id|>", "<|eot_id|>")
 
 
 @dataclass(frozen=True)
 class Built:
     """`content` of tokenizer.json; `names` of the special tokens ({"bos_token": "<s>"}) and
-    their `ids` as config.json wants them ({"bos_token_id": 1}); `size` counts all tokens."""
+    their `ids` as config.json wants them ({"bos_token_id": 1}); `size` counts all tokens;
+    after one of `stops` a generated text ends."""
 
     content: dict[str, Any]
     names: dict[str, str]
     ids: dict[str, int]
     size: int
+    stops: tuple[int, ...]
 
 
 def merges_by_score(scores: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -73,24 +76,16 @@ def read_tiktoken(raw: bytes) -> dict[bytes, int] | None:
     return ranks or None
 
 
-def from_sentencepiece(
-    raw: bytes, path: Path, added_tokens: Sequence[str]
-) -> tuple[Built, Callable[[str], list[int]]]:
-    """`tokenizer.json` for a SentencePiece model, and the model's own encoder to compare with.
-
-    `path` is named in errors. Raises `LessonkitError` for models that are not of Llama's kind.
-    """
-    model, processor = _parse(raw, path)
-    _require_plain(model, path)
-    vocabulary = {piece.piece: index for index, piece in enumerate(model.pieces)}
-    first_space = model.normalizer_spec.add_dummy_prefix
-    names = {"bos_token": processor.bos_id(), "eos_token": processor.eos_id(),
-             "unk_token": processor.unk_id(), "pad_token": processor.pad_id()}  # fmt: skip
-    ids = {name: index for name, index in names.items() if index >= 0}
+def from_sentencepiece(source: SentencePieceModel, added_tokens: Sequence[str] = ()) -> Built:
+    """`tokenizer.json` for a SentencePiece model; an error for one that is not of Llama's kind."""
+    source.require_plain()
+    vocabulary, ids, pieces = source.vocabulary, source.special(), source.message.pieces
+    _require_new(added_tokens, vocabulary)
+    first_space = source.message.normalizer_spec.add_dummy_prefix
     special = [
         (piece.piece, index)
-        for index, piece in enumerate(model.pieces)
-        if piece.type in (_UNKNOWN, _CONTROL)
+        for index, piece in enumerate(pieces)
+        if piece.type in (UNKNOWN, CONTROL)
     ]
     content = _content(
         special + [(token, len(vocabulary) + i) for i, token in enumerate(added_tokens)],
@@ -99,7 +94,7 @@ def from_sentencepiece(
             {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
         ]),
         pre_tokenizer=None,
-        post_processor=_begin_with(model.pieces[ids["bos_token"]].piece, ids["bos_token"])
+        post_processor=_begin_with(pieces[ids["bos_token"]].piece, ids["bos_token"])
         if "bos_token" in ids else None,
         decoder=_sequence("decoders", [
             {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
@@ -108,63 +103,22 @@ def from_sentencepiece(
             *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if first_space else []),
         ]),
         model={
-            "type": "BPE", "dropout": None, "unk_token": model.pieces[processor.unk_id()].piece,
+            "type": "BPE", "dropout": None, "unk_token": pieces[ids["unk_token"]].piece,
             "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True,
-            "byte_fallback": model.trainer_spec.byte_fallback, "ignore_merges": False,
+            "byte_fallback": source.message.trainer_spec.byte_fallback, "ignore_merges": False,
             "vocab": vocabulary,
             "merges": merges_by_score(
-                {piece.piece: piece.score for piece in model.pieces if piece.type == _NORMAL}
+                {piece.piece: piece.score for piece in pieces if piece.type == NORMAL}
             ),
         },
     )  # fmt: skip
-    begin = [ids["bos_token"]] if "bos_token" in ids else []
-    built = Built(
+    return Built(
         content,
-        {name: model.pieces[index].piece for name, index in ids.items()},
+        {name: pieces[index].piece for name, index in ids.items()},
         {f"{name}_id": index for name, index in ids.items() if name != "unk_token"},
         len(vocabulary) + len(added_tokens),
+        (ids["eos_token"],) if "eos_token" in ids else (),
     )
-    return built, lambda text: begin + list(processor.encode(text))
-
-
-def _parse(raw: bytes, path: Path) -> tuple[Any, SentencePieceProcessor]:
-    """The model as a message, with its settings, and as a tokenizer."""
-    import sentencepiece
-    from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
-
-    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-    try:
-        model.ParseFromString(raw)
-        if not model.pieces:
-            raise DecodeError("no pieces")
-        return model, sentencepiece.SentencePieceProcessor(model_proto=raw)
-    except (DecodeError, RuntimeError) as error:
-        raise LessonkitError(
-            "This is neither a SentencePiece model nor a tiktoken file.",
-            where=path,
-            remedy="Fetch tokenizer.model again; it may be a web page or a git-lfs pointer.",
-        ) from error
-
-
-def _require_plain(model: Any, path: Path) -> None:
-    """Refuse what no Llama's SentencePiece model has and tokenizer.json would not carry."""
-    normal, trainer = model.normalizer_spec, model.trainer_spec
-    problem = (
-        "its kind is not BPE" if trainer.model_type != _BPE
-        else "it normalises Unicode" if normal.precompiled_charsmap
-        else "it removes extra spaces" if normal.remove_extra_whitespaces
-        else "it puts spaces behind words" if trainer.treat_whitespace_as_suffix
-        else "it has user-defined pieces"
-        if any(piece.type == _USER_DEFINED for piece in model.pieces)
-        else ""
-    )  # fmt: skip
-    if problem:
-        raise LessonkitError(
-            f"This SentencePiece model is not one of Llama's kind: {problem}.",
-            where=path,
-            remedy="Use the tokenizer.model that the Llama was trained with.",
-        )
 
 
 def from_tiktoken(ranks: dict[bytes, int], *, later: bool, added_tokens: Sequence[str]) -> Built:
@@ -174,7 +128,9 @@ def from_tiktoken(ranks: dict[bytes, int], *, later: bool, added_tokens: Sequenc
         "".join(letters[byte] for byte in token): rank
         for token, rank in sorted(ranks.items(), key=lambda item: item[1])
     }
-    special = _llama_3_special(later) + list(added_tokens)
+    special = _llama_3_special(later)
+    _require_new(added_tokens, [*vocabulary, *special])
+    special += added_tokens
     ids = {token: len(ranks) + index for index, token in enumerate(special)}
     begin, end = special[0], special[1]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False,
@@ -201,7 +157,20 @@ def from_tiktoken(ranks: dict[bytes, int], *, later: bool, added_tokens: Sequenc
         {"bos_token": begin, "eos_token": end},
         {"bos_token_id": ids[begin], "eos_token_id": ids[end]},
         len(ranks) + len(special),
+        tuple(ids[token] for token in (end, *_LLAMA_3_STOPS) if token in ids),
     )
+
+
+def _require_new(added_tokens: Sequence[str], known: Collection[str]) -> None:
+    """A token that is there already would keep its id, and leave a row without a name."""
+    for number, token in enumerate(added_tokens):
+        if not token or token in known or token in added_tokens[:number]:
+            raise LessonkitError(
+                f"The token {token!r} cannot be added: "
+                + ("it is there already." if token else "it is empty."),
+                where="added_tokens",
+                remedy="Name only tokens that the tokenizer lacks, in the order of their rows.",
+            )
 
 
 def _llama_3_special(later: bool) -> list[str]:

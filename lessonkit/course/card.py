@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sized
 
 import matplotlib as mpl
 from cycler import cycler
@@ -75,6 +76,12 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure in the look of the course, known to no window system."""
     use_style()
     return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout="constrained")
+
+
+def refuse_empty(things: Sized, name: str) -> None:
+    """Raise LessonkitError where there is nothing to draw."""
+    if len(things) == 0:
+        raise LessonkitError("there is nothing to draw", where=f"{name} is empty")
 
 
 def png_of(figure: Figure) -> bytes:

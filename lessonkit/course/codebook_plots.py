@@ -21,8 +21,8 @@ from lessonkit.course.card import (
     PALETTE,
     SKY,
     new_figure,
+    refuse_empty,
 )
-from lessonkit.errors import LessonkitError
 
 __all__ = ["error_against_bits", "level_shares", "levels_under_bell"]
 
@@ -33,7 +33,7 @@ def levels_under_bell(levels: npt.ArrayLike) -> Figure:
     ``levels`` are in standard deviations. Each line bears its number from the left.
     """
     places = np.sort(np.asarray(levels, np.float64).reshape(-1))
-    _refuse_empty(places, "levels")
+    refuse_empty(places, "levels")
     density = np.vectorize(NormalDist().pdf)
     reach = 1.25 * max(float(np.abs(places).max()), 1.0)
     x = np.linspace(-reach, reach, 301)
@@ -56,7 +56,7 @@ def level_shares(shares: Mapping[str, Sequence[float]], *, even: float | None = 
 
     ``even`` draws a dashed line at the share that each would have if all were equally full.
     """
-    _refuse_empty(shares, "shares")
+    refuse_empty(shares, "shares")
     figure = new_figure(0.6 + 1.75 * len(shares))
     panels = figure.subplots(len(shares), 1, sharey=True, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, shares.items(), strict=True):
@@ -85,7 +85,7 @@ def error_against_bits(
 
     ``points`` are words for the points of the first curve, a block size for example.
     """
-    _refuse_empty(curves, "curves")
+    refuse_empty(curves, "curves")
     figure = new_figure(4.2)
     axes = figure.add_subplot()
     for index, (name, values) in enumerate(curves.items()):
@@ -104,8 +104,3 @@ def error_against_bits(
     axes.grid(True)
     axes.legend(loc="upper right")
     return figure
-
-
-def _refuse_empty(things: Any, name: str) -> None:
-    if len(things) == 0:
-        raise LessonkitError("there is nothing to draw", where=f"{name} is empty")

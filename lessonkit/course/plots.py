@@ -22,6 +22,7 @@ from lessonkit.course.card import (
     PALETTE,
     SKY,
     new_figure,
+    refuse_empty,
     show,
     use_style,
 )
@@ -53,7 +54,7 @@ def draw_bits(rows: Sequence[tuple[str, FloatFormat, float]]) -> Figure:
 
     Above each row stands its label, behind it the number that is really stored.
     """
-    _refuse_empty(rows, "rows")
+    refuse_empty(rows, "rows")
     width = max(16, *(fmt.bits for _, fmt, _ in rows))
     figure = new_figure(0.55 + 0.78 * len(rows))
     axes = figure.add_subplot()
@@ -100,7 +101,7 @@ def number_line(
     ``xlim`` is the stretch to draw; how many values lie in it stands at the right. ``mark`` draws
     a dashed line through all of them, at a number to be rounded.
     """
-    _refuse_empty(formats, "formats")
+    refuse_empty(formats, "formats")
     arrays = {name: np.unique(np.asarray(v, np.float64)) for name, v in formats.items()}
     low, high = xlim or (min(a[0] for a in arrays.values()), max(a[-1] for a in arrays.values()))
     figure = new_figure(0.75 + 0.6 * len(arrays))
@@ -136,7 +137,7 @@ def weight_histogram(
     ``xlim`` the picture ends at the outermost weight.
     """
     flat = np.asarray(weights, np.float64).reshape(-1)
-    _refuse_empty(flat, "weights")
+    refuse_empty(flat, "weights")
     if not np.isfinite(flat).all():
         raise LessonkitError(
             "cannot draw weights that are NaN or infinite",
@@ -182,7 +183,7 @@ def bar_table(
     ``write`` turns a value into text. Bars named in ``highlight`` are hatched and orange. A bar
     whose value is not finite is left out, and its number says why.
     """
-    _refuse_empty(labels, "labels")
+    refuse_empty(labels, "labels")
     numbers = np.asarray(values, np.float64)
     if len(labels) != numbers.size:
         raise LessonkitError(
@@ -233,7 +234,7 @@ def spacing_plot(
 
     Flat to the left: subnormals, where the gap no longer shrinks. A cross: the largest number.
     """
-    _refuse_empty(formats, "formats")
+    refuse_empty(formats, "formats")
     figure = new_figure(4.6)
     axes = figure.add_subplot()
     low, high = (float(np.log2(end)) for end in xlim)
@@ -277,8 +278,3 @@ def _tick_width(values: np.ndarray) -> float:
 def _cycle(colours: Sequence[str]) -> list[str]:
     """Colours for as many rows as a figure may sensibly have."""
     return list(colours) * 10
-
-
-def _refuse_empty(things: Any, name: str) -> None:
-    if len(things) == 0:
-        raise LessonkitError("there is nothing to draw", where=f"{name} is empty")

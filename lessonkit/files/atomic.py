@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -68,17 +68,22 @@ def atomic_file(
         _put_in_place(new, out, workspace)
 
 
-def check_space(folder: str | os.PathLike[str], needed: int) -> None:
-    """Refuse now what could not be finished: are `needed` bytes free where `folder` will be?"""
+def check_space(
+    folder: str | os.PathLike[str], needed: int, *, remedy: str = "write to another disk"
+) -> None:
+    """Refuse now what could not be finished: are `needed` bytes free where `folder` will be?
+
+    `remedy` is what one can do beside freeing some space.
+    """
     parent = Path(folder).absolute()
     while not parent.exists():
         parent = parent.parent
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise LessonkitError(
-            f"The output takes {needed / 1e9:.2f} GB; only {free / 1e9:.2f} GB are free.",
+            f"This takes {needed / 1e9:.2f} GB of disk; only {free / 1e9:.2f} GB are free.",
             where=folder,
-            remedy="Free some space, or write to another disk.",
+            remedy=f"Free some space, or {remedy}.",
         )
 
 
@@ -122,7 +127,7 @@ def _workspace(out: Path) -> Iterator[Path]:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(parent, prefix)
-        workspace = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        workspace, lock = _claim(parent, prefix)
     except OSError as error:
         raise LessonkitError(
             f"The output cannot be written here: {error.strerror}.",
@@ -130,8 +135,7 @@ def _workspace(out: Path) -> Iterator[Path]:
             remedy="Choose a folder that you may write to.",
         ) from error
     try:
-        with (workspace / "lock").open("wb") as lock:
-            _lock(lock)
+        with lock:
             yield workspace
     except OSError as error:
         raise LessonkitError(
@@ -140,7 +144,18 @@ def _workspace(out: Path) -> Iterator[Path]:
             remedy="Check the free space and the permissions; nothing was left behind.",
         ) from error
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        _remove(workspace)
+
+
+def _claim(parent: Path, prefix: str) -> tuple[Path, BinaryIO]:
+    """Make a workspace and lock it; another run may take it for a leftover before that."""
+    while True:
+        workspace = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        with suppress(FileNotFoundError, BlockingIOError):
+            lock = (workspace / "lock").open("wb")
+            _lock(lock)
+            if (workspace / "lock").exists():
+                return workspace, lock
 
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:
@@ -148,12 +163,22 @@ def _remove_leftovers(parent: Path, prefix: str) -> None:
     if sys.platform == "win32":
         return
     for leftover in parent.glob(f"{glob.escape(prefix)}*"):
-        try:
-            with (leftover / "lock").open("r+b") as lock:
-                _lock(lock)
-                shutil.rmtree(leftover, ignore_errors=True)
-        except OSError:
-            continue  # in use, or only just being made
+        with suppress(OSError):  # in use, or not ours
+            leftover.rmdir()  # killed while it tidied up, and empty but for its name
+        with suppress(OSError), (leftover / "lock").open("r+b") as lock:
+            _lock(lock)
+            _remove(leftover)
+
+
+def _remove(workspace: Path) -> None:
+    """Remove all but the lock first: a workspace without it would be taken for a stranger's."""
+    with suppress(OSError):
+        for path in workspace.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != "lock":
+                path.unlink()
+    shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _lock(file: BinaryIO) -> None:

@@ -20,76 +20,17 @@ import numpy as np
 import lessonkit
 from lessonkit.errors import LessonkitError
 from lessonkit.files.checkpoint import TensorSource, read_json
-from lessonkit.files.dtypes import DTYPES, FLOATS, Array, bytes_of, cast, to_float32
+from lessonkit.files.difference import Difference, is_cast, measure, same_bytes
+from lessonkit.files.dtypes import FLOATS, Array, bytes_of
 from lessonkit.files.integrity import progress_bar
 
 CERTIFICATE_NAME = "lessonkit-certificate.json"
 IDENTICAL = "bit-identical"
 
-_MANTISSA_AND_SMALLEST_EXPONENT = {
-    "F16": (10, -14),
-    "BF16": (7, -126),
-    "F32": (23, -126),
-    "F64": (52, -1022),
-}
-_CHUNK = 1 << 20  # values compared at a time, so that memory stays small
-
 
 def tensor_sha256(bits: Array) -> str:
     """The SHA-256 of a tensor's canonical bytes; `bits` is in Hugging Face's layout."""
     return hashlib.sha256(bytes_of(bits)).hexdigest()
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far the values of B are from those of A.
-
-    `changed` values differ; by at most `largest`, which is `ulps` units in the last place of
-    A's format, rounded up; `overflowed` values were finite and became infinite.
-    """
-
-    count: int
-    changed: int = 0
-    largest: float = 0.0
-    ulps: int = 0
-    overflowed: int = 0
-
-    def __str__(self) -> str:
-        text = f"{self.changed:,} of {self.count:,} values changed"
-        if self.changed:
-            text += f", at most {self.ulps} ulp"
-        return text + (f", {self.overflowed:,} overflowed" if self.overflowed else "")
-
-
-def measure(a: Array, a_dtype: str, b: Array, b_dtype: str) -> Difference:
-    """Compare two float tensors value by value; NaN equals NaN."""
-    a, b = a.reshape(-1), b.reshape(-1)
-    changed = overflowed = ulps = 0
-    largest = 0.0
-    for start in range(0, a.size, _CHUNK):
-        piece_a, piece_b = a[start : start + _CHUNK], b[start : start + _CHUNK]
-        if a_dtype == b_dtype and np.array_equal(piece_a.view("u1"), piece_b.view("u1")):
-            continue
-        x = to_float32(piece_a, a_dtype).astype(np.float64)
-        y = to_float32(piece_b, b_dtype).astype(np.float64)
-        differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
-        x, y = x[differs], y[differs]
-        changed += x.size
-        overflowed += int(np.count_nonzero(np.isfinite(x) & np.isinf(y)))
-        finite = np.isfinite(x) & np.isfinite(y)
-        error = np.abs(y[finite] - x[finite])
-        if error.size:
-            largest = max(largest, float(error.max()))
-            ulps = max(ulps, int(np.ceil((error / _ulp(x[finite], a_dtype)).max())))
-    return Difference(a.size, changed, largest, ulps, overflowed)
-
-
-def _ulp(values: Array, dtype: str) -> Array:
-    """The distance between neighbouring numbers of a format, at these values (float64)."""
-    mantissa, smallest = _MANTISSA_AND_SMALLEST_EXPONENT[dtype]
-    _, exponent = np.frexp(values)  # values = m * 2**exponent with m in [0.5, 1)
-    ulp: Array = np.ldexp(1.0, np.maximum(exponent - 1, smallest) - mantissa)
-    return ulp
 
 
 @dataclass(frozen=True)
@@ -197,12 +138,22 @@ def verify_tensors(source: TensorSource, path: str | os.PathLike[str]) -> dict[s
             if name not in present:
                 verdicts[name] = "missing"
                 continue
-            expected = record.get("output_sha256", record["sha256"])
-            verdicts[name] = "ok" if tensor_sha256(source.array(name)) == expected else "altered"
+            verdicts[name] = "ok" if _is_as_recorded(source, name, record) else "altered"
             source.release(name)
             bar.update(source.info(name).nbytes)
     extra = dict.fromkeys(sorted(present - set(tensors)), "not in the certificate")
     return {**verdicts, **extra}
+
+
+def _is_as_recorded(source: TensorSource, name: str, record: Mapping[str, Any]) -> bool:
+    """Dtype, shape and bytes: the same bytes under another dtype are other values."""
+    info = source.info(name)
+    dtype = record.get("output_dtype", record.get("dtype"))
+    shape = record.get("output_shape", record.get("shape"))
+    if dtype != info.dtype or shape != list(info.shape):
+        return False
+    expected: str = record.get("output_sha256", record["sha256"])
+    return tensor_sha256(source.array(name)) == expected
 
 
 @dataclass(frozen=True)
@@ -225,6 +176,11 @@ class Comparison:
 
     matches: tuple[Match, ...]
 
+    @property
+    def common(self) -> int:
+        """How many names both have."""
+        return sum(match.kind not in ("only in A", "only in B") for match in self.matches)
+
     def beyond(self, *, allow_cast: bool = False, tolerance: float = 0.0) -> list[Match]:
         """The tensors that differ by more than was asked for.
 
@@ -238,7 +194,7 @@ class Comparison:
             return (
                 difference is not None
                 and tolerance > 0
-                and not difference.overflowed
+                and not difference.unbounded
                 and difference.largest <= tolerance
             )
 
@@ -279,35 +235,16 @@ def _match(name: str, a: TensorSource, b: TensorSource) -> Match:
     if info_a.shape != info_b.shape:
         return Match(name, "shape", f"{list(info_a.shape)} against {list(info_b.shape)}")
     bits_a, bits_b = (np.ascontiguousarray(source.array(name)).reshape(-1) for source in (a, b))
-    if info_a.dtype == info_b.dtype and _same_bytes(bits_a, bits_b):
+    if info_a.dtype == info_b.dtype and same_bytes(bits_a, bits_b):
         return Match(name, IDENTICAL)
     if info_a.dtype not in FLOATS or info_b.dtype not in FLOATS:
         return Match(name, "different", f"the bits of {info_a.dtype} against {info_b.dtype}")
     difference = measure(bits_a, info_a.dtype, bits_b, info_b.dtype)
-    if info_a.dtype != info_b.dtype and _is_cast(bits_a, info_a.dtype, bits_b, info_b.dtype):
+    if info_a.dtype != info_b.dtype and is_cast(bits_a, info_a.dtype, bits_b, info_b.dtype):
         detail = f"{info_a.dtype} to {info_b.dtype}: {difference}"
         return Match(name, "dtype cast", detail, difference)
     detail = f"{difference}, largest difference {difference.largest:.3g}"
     return Match(name, "different", detail, difference)
-
-
-def _same_bytes(a: Array, b: Array) -> bool:
-    return all(
-        np.array_equal(a[start : start + _CHUNK].view("u1"), b[start : start + _CHUNK].view("u1"))
-        for start in range(0, a.size, _CHUNK)
-    )
-
-
-def _is_cast(a: Array, a_dtype: str, b: Array, b_dtype: str) -> bool:
-    """Is B what rounding A gives?"""
-    bits = DTYPES[b_dtype].bits
-    return all(
-        _same_bytes(
-            cast(a[start : start + _CHUNK], a_dtype, b_dtype),
-            b[start : start + _CHUNK].astype(bits, copy=False),
-        )
-        for start in range(0, a.size, _CHUNK)
-    )
 
 
 def certificate_of(folder: str | os.PathLike[str]) -> Path | None:

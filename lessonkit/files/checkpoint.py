@@ -208,6 +208,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
+def has_weights(folder: Path) -> bool:
+    """Does a folder hold weights under one of Hugging Face's names?"""
+    return any((folder / name).is_file() for name in (*_WEIGHTS, *_INDEXES))
+
+
 def _find_weights(folder: Path) -> Path:
     for index, whole in zip(_INDEXES, _WEIGHTS, strict=False):
         if (folder / index).is_file() and (folder / whole).is_file():

@@ -56,8 +56,10 @@ _OF_TORCH = {dtype.torch_name: name for name, dtype in DTYPES.items()}
 
 
 def parse_dtype(name: str) -> str:
-    """The safetensors name for "BF16", "bf16" or torch's "bfloat16"."""
-    found = _OF_TORCH.get(name.removeprefix("torch.").lower()) or name.upper()
+    """The safetensors name for "BF16", "bf16", "fp16" or torch's "bfloat16"."""
+    upper = name.upper()
+    short = f"F{upper[2:]}" if upper.startswith("FP") else upper
+    found = _OF_TORCH.get(name.removeprefix("torch.").lower()) or short
     if found not in DTYPES:
         raise LessonkitError(
             f"{name!r} is not a number format that is known here.",

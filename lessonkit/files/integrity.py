@@ -190,9 +190,12 @@ def find_checklists(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder)
     places = [root, *sorted(path for path in root.glob("[!.]*") if path.is_dir())]
-    return [
-        path for place in places for name in CHECKLIST_NAMES if (path := place / name).is_file()
-    ]
+    return [path for place in places for path in lists_in(place)]
+
+
+def lists_in(folder: Path) -> list[Path]:
+    """The lists with well-known names that lie in this folder itself."""
+    return [path for name in CHECKLIST_NAMES if (path := folder / name).is_file()]
 
 
 def _check(path: Path, name: str, digest: str, size: int | None) -> Finding:

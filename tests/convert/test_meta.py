@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lessonkit.convert.meta import hf_to_meta, meta_to_hf, open_canonical
-from lessonkit.convert.meta_layout import halves_to_pairs, pairs_to_halves
+from lessonkit.convert.meta import hf_to_meta, meta_to_hf, open_canonical, shape_of
+from lessonkit.convert.meta_layout import halves_to_pairs
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import CERTIFICATE_NAME, compare, tensor_sha256, verify_tensors
 from lessonkit.files.checkpoint import open_checkpoint
@@ -181,9 +181,10 @@ def test_values_are_rounded_only_when_asked(sentencepiece_model: Path, tmp_path:
     )
     path = tmp_path / "hf" / CERTIFICATE_NAME
     assert set(verify_tensors(ours, path).values()) == {"ok"}
-    for bad in ("int8", "F7"):
-        with pytest.raises(LessonkitError):
+    for bad in ("int8", "F7", "q4"):
+        with pytest.raises(LessonkitError, match=f"cannot be rounded to '{bad}'") as caught:
             meta_to_hf(source, tmp_path / "no", dtype=bad)
+        assert "float16" in str(caught.value.remedy)
 
 
 def test_the_embedded_model_there_and_back(mini: Path, tmp_path: Path) -> None:
@@ -211,9 +212,48 @@ def test_a_strange_certificate_changes_nothing(
     assert any("4096 tokens, as in Llama 2" in n for n in meta_to_hf(source, tmp_path / "o").notes)
 
 
-def test_permutations_by_hand() -> None:
-    rows = np.arange(8).reshape(8, 1)  # two heads of four rows
-    assert pairs_to_halves(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert halves_to_pairs(pairs_to_halves(rows, 2), 2).ravel().tolist() == list(range(8))
-    with pytest.raises(LessonkitError, match="does not hold 3 heads"):
-        pairs_to_halves(rows, 3)
+@pytest.mark.parametrize("tied", [False, True])
+def test_equal_embedding_and_head_stay_as_they_were(
+    sentencepiece_model: Path, tmp_path: Path, tied: bool
+) -> None:
+    """Meta's files do not say whether two equal matrices are one: the certificate does."""
+    toy = Toy(tied=True)
+    meta_to_hf(toy.write(tmp_path / "m", sentencepiece_model), tmp_path / "hf")
+    if not tied:
+        table = {n: t.contiguous() for n, t in toy.hf_tensors().items()}
+        table["lm_head.weight"] = table["model.embed_tokens.weight"].clone()
+        save_file(table, tmp_path / "hf" / "model.safetensors")
+        path = tmp_path / "hf" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    hf_to_meta(tmp_path / "hf", tmp_path / "meta")
+    meta_to_hf(tmp_path / "meta", tmp_path / "again")
+    assert ("lm_head.weight" in open_checkpoint(tmp_path / "again")) != tied
+    result = compare(open_checkpoint(tmp_path / "hf"), open_checkpoint(tmp_path / "again"))
+    assert {match.kind for match in result.matches} == {"bit-identical"}
+
+
+def test_hf_to_meta_reads_what_the_library_saves(
+    toy: Toy, sentencepiece_model: Path, tmp_path: Path
+) -> None:
+    """transformers 5 writes rope_parameters, and no tokenizer.model."""
+    meta_to_hf(toy.write(tmp_path / "meta", sentencepiece_model), tmp_path / "hf")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf", local_files_only=True)
+    model.save_pretrained(tmp_path / "saved")
+    certificate = hf_to_meta(tmp_path / "saved", tmp_path / "again")
+    assert "the source has no tokenizer.model, which Meta's code needs" in certificate.notes
+    ours = torch.load(tmp_path / "again" / "consolidated.00.pth", weights_only=True)
+    for name, tensor in toy.meta_tensors().items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def test_shapes_in_either_form(
+    toy: Toy, sentencepiece_model: Path, tmp_path: Path, mini: Path
+) -> None:
+    source = toy.write(tmp_path / "meta", sentencepiece_model)
+    meta_to_hf(source, tmp_path / "hf")
+    shapes = [shape_of(open_canonical(path)) for path in (source, tmp_path / "hf")]
+    assert shapes[0] == shapes[1] and shapes[0] is not None and shapes[0].layers == 2
+    (tmp_path / "hf" / "config.json").write_text('{"model_type": "mistral"}')
+    assert shape_of(open_canonical(tmp_path / "hf")) is None
+    (tmp_path / "hf" / "config.json").unlink()
+    assert shape_of(open_canonical(tmp_path / "hf")) is None

@@ -17,8 +17,8 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from lessonkit.convert.tokenizer import TokenizerFiles, convert_tokenizer
-from lessonkit.convert.tokenizer_json import LLAMA_3_PATTERN, merges_by_score, read_tiktoken
+from lessonkit.convert.tokenizer import TokenizerFiles, convert_tokenizer, count_tokens
+from lessonkit.convert.tokenizer_json import LLAMA_3_PATTERN, read_tiktoken
 from lessonkit.errors import LessonkitError
 from tests.tiny import sentencepiece_bytes
 
@@ -45,7 +45,8 @@ def test_sentencepiece_ids_bos_included(sentencepiece_model: Path, tmp_path: Pat
     encode = load(files, tmp_path)
     for text in TEXTS:
         assert encode(text) == [1, *original.encode(text)], text
-    assert files.ids == {"bos_token_id": 1, "eos_token_id": 2}
+    assert files.ids == files.generation == {"bos_token_id": 1, "eos_token_id": 2}
+    assert count_tokens(sentencepiece_model) == files.size
     assert files.size == original.get_piece_size()
     assert not files.notes
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
@@ -92,68 +93,27 @@ def test_tiktoken_ids(tiktoken_model: Path, tmp_path: Path, later: bool) -> None
     for text in TEXTS:
         assert encode(text) == [300, *original.encode_ordinary(text)], text
     assert files.size == 556 and not files.notes
-    special = json.loads(files.files["tokenizer.json"])["added_tokens"]
-    names = {token["content"]: token["id"] - 300 for token in special}
-    assert len(names) == 256
-    assert names["<|end_of_text|>"] == 1 and names["<|start_header_id|>"] == 6
-    assert names["<|eot_id|>"] == 9
-    assert names.get("<|python_tag|>") == (10 if later else None)
-    assert names["<|reserved_special_token_247|>"] == 255 if later else 252
     assert files.ids == {"bos_token_id": 300, "eos_token_id": 301}
+    stops = [301, 308, 309] if later else [301, 309]
+    assert files.generation == {"bos_token_id": 300, "eos_token_id": stops}
+    assert count_tokens(tiktoken_model) == 556
 
 
-def test_the_real_llama_tokenizer(tmp_path: Path) -> None:
-    folder = _shared()
+def test_the_real_llama_tokenizer(real_files: Path) -> None:
+    folder = real_files / "tinyllama"
     files = convert_tokenizer(folder / "tokenizer.model", context=2048)
     theirs = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     assert json.loads(files.files["tokenizer.json"]) == theirs
     assert not files.notes
 
 
-def _shared() -> Path:
-    for parent in Path(__file__).resolve().parents:
-        if (folder := parent / "shared" / "data" / "tinyllama").is_dir():
-            return folder
-    pytest.skip("not compared: TinyLlama's tokenizer is not here")
-
-
-def test_merges_follow_scores() -> None:
-    scores = {"a": -5.0, "b": -6.0, "ab": -2.0, "abb": -1.0, "bb": -2.0}
-    assert merges_by_score(scores) == [("a", "bb"), ("ab", "b"), ("a", "b"), ("b", "b")]
-
-
-def edited(**changes: object) -> bytes:
-    model = sentencepiece_model_pb2.ModelProto()
-    model.ParseFromString(sentencepiece_bytes())
-    for path, value in changes.items():
-        part, _, name = path.partition("__")
-        setattr(getattr(model, part), name, value)
-    return model.SerializeToString()
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "neither a SentencePiece model nor"),
-        (b"<html>", "neither a SentencePiece model nor"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "neither a SentencePiece model nor"),
-        (b"aGVsbG8= 0\naGk= 2\n", "neither a SentencePiece model nor"),
-        (edited(trainer_spec__model_type=1), "kind is not BPE"),
-        (edited(normalizer_spec__remove_extra_whitespaces=True), "removes extra spaces"),
-        (sentencepiece_bytes(normalization_rule_name="nmt_nfkc"), "normalises Unicode"),
-        (sentencepiece_bytes(user_defined_symbols="@@"), "user-defined pieces"),
-        (sentencepiece_bytes(treat_whitespace_as_suffix=True), "behind words"),
-    ],
-)
-def test_other_tokenizers_are_refused(tmp_path: Path, content: bytes, complaint: str) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(content)
-    with pytest.raises(LessonkitError, match=complaint):
-        convert_tokenizer(tmp_path / "tokenizer.model", context=10)
-
-
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(LessonkitError, match="cannot be read"):
         convert_tokenizer(tmp_path / "tokenizer.model", context=10)
+    (tmp_path / "tokenizer.model").write_text("<html>")
+    for read in (count_tokens, lambda path: convert_tokenizer(path, context=10)):
+        with pytest.raises(LessonkitError, match="neither a SentencePiece model nor a tiktoken"):
+            read(tmp_path / "tokenizer.model")
 
 
 def test_added_tokens_follow_the_pieces(sentencepiece_model: Path, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ class Toy:
                 tensor = tensor.chunk(self.shards, dim=0)[rank].clone()
             shard[name] = tensor
         size = self.dim // self.heads
-        shard["rope.freqs"] = 1 / 1e4 ** (torch.arange(0, size, 2)[: size // 2].float() / size)
+        theta = self.params_json().get("rope_theta", 10000.0)
+        shard["rope.freqs"] = theta ** -(torch.arange(0, size, 2).float() / size)
         return shard
 
     def hf_tensors(self) -> dict[str, torch.Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -183,11 +185,13 @@ def leftover(folder: Path, name: str) -> Path:
 def test_only_leftovers_of_the_same_name_are_removed(tmp_path: Path) -> None:
     mine = leftover(tmp_path, ".out[1].partial-abcd")
     others = [leftover(tmp_path, f".{name}.partial-abcd") for name in ("out", "out1", "a.out[1]")]
-    unlocked = tmp_path / ".out[1].partial-user"
-    unlocked.mkdir()  # without a lock: only just being made, or not ours at all
+    unlocked = leftover(tmp_path, ".out[1].partial-user")
+    (unlocked / "lock").unlink()  # not ours at all
+    (tmp_path / ".out[1].partial-empty").mkdir()  # of a run that was killed while it tidied up
     with atomic_file(tmp_path / "out[1]") as file:
         file.write(b"1")
-    assert not mine.exists() and unlocked.exists()
+    assert not mine.exists() and (unlocked / "new").exists()
+    assert not (tmp_path / ".out[1].partial-empty").exists()
     assert all((other / "new").read_bytes() == b"half" for other in others)
 
 
@@ -207,3 +211,31 @@ def test_a_workspace_in_use_is_left_alone(tmp_path: Path) -> None:
         assert workspaces() == [in_use]
         write(first, b"first")
     assert (tmp_path / "f").read_bytes() == b"first" and not workspaces()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are not used on Windows")
+def test_a_workspace_that_another_run_takes_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making its folder and locking it, a run looks like a leftover to the others."""
+    made: list[Path] = []
+    make, lock = tempfile.mkdtemp, atomic._lock
+
+    def taken(prefix: str, dir: Path) -> str:
+        made.append(Path(make(prefix=prefix, dir=dir)))
+        if len(made) == 1:
+            made[-1].rmdir()
+        return str(made[-1])
+
+    def refused(file: BinaryIO) -> None:
+        if len(made) == 2:
+            raise BlockingIOError
+        if len(made) == 3:
+            shutil.rmtree(made[-1])
+        lock(file)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken)
+    monkeypatch.setattr(atomic, "_lock", refused)
+    with atomic_file(tmp_path / "f") as file:
+        file.write(b"1")
+    assert len(made) == 4 and (tmp_path / "f").read_bytes() == b"1"

@@ -67,7 +67,8 @@ def test_names_are_read_in_every_spelling() -> None:
     for name, dtype in DTYPES.items():
         for spelling in (name, name.lower(), dtype.torch_name, str(TORCH[name])):
             assert parse_dtype(spelling) == name
-    for wrong in ("", "float", "fp16", "torch.", "bf-16"):
+    assert [parse_dtype(name) for name in ("fp16", "FP32", "fp8_e5m2")] == ["F16", "F32", "F8_E5M2"]
+    for wrong in ("", "float", "fp", "fp15", "torch.", "bf-16"):
         with pytest.raises(LessonkitError, match="not a number format") as caught:
             parse_dtype(wrong)
         assert "BF16" in str(caught.value.remedy)

@@ -1,0 +1,95 @@
+"""How far two tensors are apart, counted value by value, in pieces, so that memory stays small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lessonkit.files.dtypes import DTYPES, Array, cast, to_float32
+
+_MANTISSA_AND_SMALLEST_EXPONENT = {
+    "F16": (10, -14),
+    "BF16": (7, -126),
+    "F32": (23, -126),
+    "F64": (52, -1022),
+}
+_CHUNK = 1 << 20  # values compared at a time, so that memory stays small
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the values of B are from those of A.
+
+    `changed` values differ; by at most `largest`, which is `ulps` units in the last place of
+    A's format, rounded up; `overflowed` values were finite and became infinite; `unbounded`
+    ones (those included) have no distance, because one of the two is infinite or NaN.
+    """
+
+    count: int
+    changed: int = 0
+    largest: float = 0.0
+    ulps: int = 0
+    overflowed: int = 0
+    unbounded: int = 0
+
+    def __str__(self) -> str:
+        text = f"{self.changed:,} of {self.count:,} values changed"
+        if self.changed:
+            text += f", at most {self.ulps} ulp"
+        if self.overflowed:
+            text += f", {self.overflowed:,} overflowed"
+        lost = self.unbounded - self.overflowed
+        return text + (f", {lost:,} became or were infinite or NaN" if lost else "")
+
+
+def measure(a: Array, a_dtype: str, b: Array, b_dtype: str) -> Difference:
+    """Compare two float tensors value by value; NaN equals NaN."""
+    a, b = a.reshape(-1), b.reshape(-1)
+    changed = overflowed = unbounded = ulps = 0
+    largest = 0.0
+    for start in range(0, a.size, _CHUNK):
+        piece_a, piece_b = a[start : start + _CHUNK], b[start : start + _CHUNK]
+        if a_dtype == b_dtype and np.array_equal(piece_a.view("u1"), piece_b.view("u1")):
+            continue
+        x = to_float32(piece_a, a_dtype).astype(np.float64)
+        y = to_float32(piece_b, b_dtype).astype(np.float64)
+        differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
+        x, y = x[differs], y[differs]
+        changed += x.size
+        overflowed += int(np.count_nonzero(np.isfinite(x) & np.isinf(y)))
+        finite = np.isfinite(x) & np.isfinite(y)
+        unbounded += int(np.count_nonzero(~finite))
+        error = np.abs(y[finite] - x[finite])
+        if error.size:
+            largest = max(largest, float(error.max()))
+            ulps = max(ulps, int(np.ceil((error / _ulp(x[finite], a_dtype)).max())))
+    return Difference(a.size, changed, largest, ulps, overflowed, unbounded)
+
+
+def _ulp(values: Array, dtype: str) -> Array:
+    """The distance between neighbouring numbers of a format, at these values (float64)."""
+    mantissa, smallest = _MANTISSA_AND_SMALLEST_EXPONENT[dtype]
+    _, exponent = np.frexp(values)  # values = m * 2**exponent with m in [0.5, 1)
+    ulp: Array = np.ldexp(1.0, np.maximum(exponent - 1, smallest) - mantissa)
+    return ulp
+
+
+def same_bytes(a: Array, b: Array) -> bool:
+    """Are two flat arrays of one dtype equal to the bit? Compared piece by piece."""
+    return a.size == b.size and all(
+        np.array_equal(a[start : start + _CHUNK].view("u1"), b[start : start + _CHUNK].view("u1"))
+        for start in range(0, a.size, _CHUNK)
+    )
+
+
+def is_cast(a: Array, a_dtype: str, b: Array, b_dtype: str) -> bool:
+    """Is B what rounding A gives?"""
+    bits = DTYPES[b_dtype].bits
+    return all(
+        same_bytes(
+            cast(a[start : start + _CHUNK], a_dtype, b_dtype),
+            b[start : start + _CHUNK].astype(bits, copy=False),
+        )
+        for start in range(0, a.size, _CHUNK)
+    )
