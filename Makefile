@@ -5,6 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 GPTQ_TRIED := $(VENV)/.gptq-tried
+# An environment of its own for the last transformers that has a converter for Meta's files.
+CONVERTER := .interop/transformers-4.47.1
 CODE := lessonkit tools tests benchmarks data/build notebooks conftest.py
 
 # Which Python makes the environment; found below unless given: make lab PYTHON=python3.12
@@ -19,11 +21,12 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test interop lint format notebooks texts model card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
+	@echo 'make interop    compare conversions with transformers 4.47.1, in an environment of its own'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
@@ -42,7 +45,11 @@ lab: set-up
 	$(VENV)/bin/jupyter lab --ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 test: lint
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 --ignore=tests/interop
+
+# The variable turns "not compared" into a failure.
+interop: set-up $(CONVERTER)/.ready
+	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5
 
 lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))
@@ -110,6 +117,17 @@ endif
 	$(PY) -c 'import matplotlib.font_manager'
 	@touch $@
 
+# Made again whenever what it asks for is newer. The same torch as above, so that pip's cache has it.
+$(CONVERTER)/.ready: tests/interop/requirements.txt | $(PY)
+	$(PY) -m venv $(CONVERTER)
+ifneq ($(TORCH),)
+	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check uv
+	$(CONVERTER)/bin/python -m uv pip install --python $(CONVERTER)/bin/python --torch-backend=$(TORCH) \
+	    "$$(grep '^torch==' $<)"
+endif
+	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check -r $<
+	@touch $@
+
 # Tried once for each lock, so that nothing is fetched later; `make gptq` tries again.
 $(GPTQ_TRIED): requirements-gptq.lock $(READY)
 	@if command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null; then \
@@ -135,5 +153,5 @@ lock: set-up
 	mv $(VENV)/new.lock requirements.lock
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .interop dist build .pytest_cache .mypy_cache .ruff_cache
 	find lessonkit tools tests benchmarks data -name __pycache__ -prune -exec rm -rf {} +

@@ -2,18 +2,22 @@
 
     python benchmarks/conversion.py [--shape tinyllama|7b|toy] [--rounds 3] [--folder DIR]
 
-Random weights in the shape of TinyLlama-1.1B (2.2 GB, bf16) are written once; each contender
-then makes its output from them in turn, round by round, as a whole process, until the bytes
-are on the disk. Printed are the best time, the CPU time, and the peak of anonymous memory:
-the memory that the process really needs, without the mapped pages of the files it reads,
-which the system takes back at will. `cp` is followed by a sync of the copy.
-The reference needs the environment that `make interop` builds; else it is left out.
+Random weights in the shape of TinyLlama-1.1B (2.2 GB, bf16) or of a 7B Llama (13.5 GB) are
+written once, or taken from a folder (--source); each contender then makes its output from them
+in turn, round by round, as a whole process, until the bytes are on the disk. Printed are the
+best time, the CPU time, the ratio to the others, and the peaks of anonymous memory (what the
+process really needs) and of resident memory (with the mapped pages of the files it reads, which
+the system takes back at will). `cp` is followed by a sync of the copy.
+
+The reference needs the environment that `make interop` builds, and memory for the whole model
+twice over; without them it is left out, and that is said.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -25,14 +29,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from lessonkit.convert.llama_configs import meta_params
 from lessonkit.convert.llama_shape import LlamaShape
 from lessonkit.convert.meta_layout import pairs
+from lessonkit.files.atomic import check_space
 from lessonkit.files.dtypes import Array, cast
 from lessonkit.files.torch_file import write_torch_file
 
 ROOT = Path(__file__).resolve().parents[1]
+COPY, OURS, THEIRS = "cp + sync", "lessonkit", "transformers 4.47.1"
 REFERENCE = ROOT / ".interop" / "transformers-4.47.1" / "bin" / "python"
 SHAPES = {
     "toy": LlamaShape(512, 4, 8, 4, 1024, 32000, 1e-5),
@@ -43,7 +50,7 @@ SHAPES = {
 
 @dataclass
 class Run:
-    """One run of one contender: seconds, CPU seconds, peaks in bytes."""
+    """One run of one contender: seconds, CPU seconds, peaks of memory in bytes."""
 
     wall: float
     cpu: float
@@ -69,20 +76,24 @@ def write_source(folder: Path, shape: LlamaShape, tokenizer: Path) -> Path:
     return folder
 
 
-def contenders(source: Path, out: Path) -> dict[str, list[str]]:
+def contenders(source: Path, out: Path, size: int) -> dict[str, list[str]]:
     """The command of each; all write to `out`."""
     file = source / "consolidated.00.pth"
     commands = {
-        "cp + sync": ["sh", "-c", f"cp --reflink=never '{file}' '{out}' && sync '{out}'"],
-        "lessonkit": [sys.executable, "-m", "lessonkit.cli", "to-hf", str(source), str(out)],
+        COPY: ["sh", "-c", f"cp --reflink=never '{file}' '{out}' && sync '{out}'"],
+        OURS: [sys.executable, "-m", "lessonkit.cli", "to-hf", str(source), str(out)],
     }
-    if REFERENCE.is_file():
+    if not REFERENCE.is_file():
+        print(f"{THEIRS} is left out: its environment is not here (make interop)")
+    elif psutil.virtual_memory().available < 2.5 * size:
+        print(f"{THEIRS} is left out: too little memory for {size / 1e9:.1f} GB twice over")
+    else:
         module = "transformers.models.llama.convert_llama_weights_to_hf"
         convert = (
             f"'{REFERENCE}' -m {module} --input_dir '{source}' --output_dir '{out}' "
             "--num_shards 1 --llama_version 2"
         )
-        commands["transformers 4.47.1"] = ["sh", "-c", f"{convert} && sync '{out}'/*"]
+        commands[THEIRS] = ["sh", "-c", f"{convert} && sync '{out}'/*"]
     return commands
 
 
@@ -128,50 +139,54 @@ def _memory(pid: int) -> tuple[int, int]:
     return values.get("RssAnon", 0), values.get("VmRSS", 0)
 
 
-def find_tokenizer() -> Path | None:
-    """TinyLlama's tokenizer in a `shared/data` folder above the project."""
-    for parent in ROOT.parents:
-        path = parent / "shared" / "data" / "tinyllama" / "tokenizer.model"
-        if path.is_file():
-            return path
-    return None
+def table(runs: dict[str, list[Run]]) -> str:
+    """One line for each contender: the best time, the highest peaks, and the ratios of times."""
+    best = {name: min(found, key=lambda run: run.wall) for name, found in runs.items()}
+    lines = [
+        f"{'':20}{'seconds':>9}{'CPU s':>8}{'anonymous MB':>14}{'resident MB':>13}"
+        + "".join(f"{f'x {name.split()[0]}':>16}" for name in best)
+    ]
+    for name, run in best.items():
+        anonymous = max(run.anonymous for run in runs[name]) / 1e6
+        resident = max(run.resident for run in runs[name]) / 1e6
+        lines.append(
+            f"{name:20}{run.wall:9.2f}{run.cpu:8.2f}{anonymous:14.0f}{resident:13.0f}"
+            + "".join(f"{run.wall / other.wall:16.2f}" for other in best.values())
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=SHAPES, default="tinyllama")
+    parser.add_argument("--source", type=Path, help="a folder in Meta's form, instead of a shape")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to work (needs twice the model's size)")
-    parser.add_argument("--tokenizer", type=Path, default=find_tokenizer(),
-                        help="a tokenizer.model with 32,000 pieces")  # fmt: skip
-    parser.add_argument("--only", help="run this contender alone")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="a tokenizer.model with 32,000 pieces; else TinyLlama's in "
+        "the folder that LESSONKIT_REAL_FILES names",
+    )  # fmt: skip
+    parser.add_argument("--only", action="append", metavar="NAME", help="run this contender alone")
     options = parser.parse_args()
-    if options.tokenizer is None:
-        sys.exit("name a SentencePiece model with 32,000 pieces: --tokenizer FILE")
+    shape, real = SHAPES[options.shape], os.environ.get("LESSONKIT_REAL_FILES")
+    tokenizer = options.tokenizer or (real and Path(real) / "tinyllama" / "tokenizer.model")
+    if not tokenizer and not options.source:
+        parser.error("name a SentencePiece model with 32,000 pieces: --tokenizer FILE")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        source = write_source(Path(folder) / "meta", SHAPES[options.shape], options.tokenizer)
-        size = (source / "consolidated.00.pth").stat().st_size
+        size = 2 * sum(math.prod(shape.shape_of(pair)) for pair in pairs(shape.layers))
+        check_space(folder, 2 * size)
+        source = options.source or write_source(Path(folder) / "meta", shape, tokenizer)
+        size = sum(file.stat().st_size for file in source.glob("*.pth"))
         out = Path(folder) / "out"
-        commands = contenders(source, out)
-        if options.only:
-            commands = {options.only: commands[options.only]}
-        runs: dict[str, list[Run]] = {name: [] for name in commands}
+        commands = contenders(source, out, size)
+        chosen = options.only or list(commands)
+        runs: dict[str, list[Run]] = {name: [] for name in commands if name in chosen}
         for _ in range(options.rounds):
-            for name, command in commands.items():
-                runs[name].append(measure(command))
+            for name in runs:
+                runs[name].append(measure(commands[name]))
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
-        print(f"{options.shape}: {size / 1e9:.2f} GB, best of {options.rounds} rounds")
-        print(
-            f"{'':22}{'seconds':>9}{'CPU s':>8}{'anonymous MB':>14}{'resident MB':>13}{'of cp':>8}"
-        )
-        copy = min(run.wall for run in runs.get("cp + sync", [Run(float("nan"), 0, 0, 0)]))
-        for name, found in runs.items():
-            best = min(found, key=lambda run: run.wall)
-            print(
-                f"{name:22}{best.wall:9.2f}{best.cpu:8.2f}"
-                f"{max(run.anonymous for run in found) / 1e6:14.0f}"
-                f"{max(run.resident for run in found) / 1e6:13.0f}{best.wall / copy:10.1f}"
-            )
+        print(f"{options.source or options.shape}: {size / 1e9:.2f} GB, rounds: {options.rounds}")
+        print(table(runs))
 
 
 if __name__ == "__main__":

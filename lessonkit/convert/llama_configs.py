@@ -224,7 +224,8 @@ def _size(values: Mapping[str, Any], key: str, path: Path, default: int | None =
 
 def _number(values: Mapping[str, Any], key: str, path: Path, default: float | None = None) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    # JSON knows NaN and Infinity too; nothing in a Llama comes near the bound.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
         raise _damaged(f"{key} is {value!r}, not a positive number", path)
     return float(value)
 

@@ -233,9 +233,10 @@ def _tokenizer_for(
     )  # fmt: skip
     rows, size = meta.shape.vocabulary, words.size
     if size > rows:
+        added = ", the added ones included" if added_tokens else ""
         raise LessonkitError(
-            f"The tokenizer has {size} tokens, the embedding only {rows} rows: text would lead to "
-            "ids that the model does not know.",
+            f"The tokenizer has {size} tokens{added}, the embedding only {rows} rows: text would "
+            "lead to ids that the model does not know.",
             where=path,
             remedy="Use the tokenizer.model that came with these weights (32000: Llama 1 and 2, "
             "49953: Chinese-LLaMA): --tokenizer FILE.",

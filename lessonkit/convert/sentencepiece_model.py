@@ -78,7 +78,7 @@ def parse_sentencepiece(raw: bytes, path: Path) -> SentencePieceModel:
         if not message.pieces:
             raise DecodeError("no pieces")
         processor = sentencepiece.SentencePieceProcessor(model_proto=raw)
-    except (DecodeError, RuntimeError) as error:
+    except (DecodeError, RuntimeError, ValueError) as error:  # ValueError: text that is none
         raise LessonkitError(
             "This is neither a SentencePiece model nor a tiktoken file.",
             where=path,

@@ -57,12 +57,16 @@ class Record:
 
 @dataclass
 class Certificate:
-    """The records of one conversion, in the order of its tensors, and what it noticed."""
+    """The records of one conversion, in the order of its tensors, and what it noticed.
+
+    `rounding` counts the values of all tensors that were cast.
+    """
 
     conversion: str
     options: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     records: dict[str, Record] = field(default_factory=dict)
+    rounding: Difference = Difference(0)
 
     def kept(
         self, name: str, bits: Array, dtype: str, *, sha256: str | None = None,
@@ -78,6 +82,7 @@ class Certificate:
     ) -> None:  # fmt: skip
         """Record a tensor that was rounded to another dtype."""
         difference = measure(bits, dtype, result, result_dtype)
+        self.rounding += difference
         self.records[name] = Record(
             f"dtype cast: {difference}", dtype, bits.shape, tensor_sha256(bits), source,
             {"output_dtype": result_dtype, "output_sha256": tensor_sha256(result)},
@@ -95,6 +100,8 @@ class Certificate:
     def __str__(self) -> str:
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.verdicts.items())
         lines = [f"{self.conversion}: {len(self.records)} tensors: {kinds}"]
+        if self.rounding.count:
+            lines.append(f"rounding: {self.rounding}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def to_bytes(self) -> bytes:
@@ -205,7 +212,9 @@ class Comparison:
         for match in self.matches:
             kinds[match.kind] = kinds.get(match.kind, 0) + 1
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
-        return f"{len(self.matches)} tensors: {counts}"
+        differences = [match.difference for match in self.matches if match.difference is not None]
+        total = f"; {sum(differences, Difference(0))}" if differences else ""
+        return f"{len(self.matches)} tensors: {counts}{total}"
 
 
 def compare(a: TensorSource, b: TensorSource) -> Comparison:

@@ -33,6 +33,17 @@ class Difference:
     overflowed: int = 0
     unbounded: int = 0
 
+    def __add__(self, other: Difference) -> Difference:
+        """Both taken together."""
+        return Difference(
+            self.count + other.count,
+            self.changed + other.changed,
+            max(self.largest, other.largest),
+            max(self.ulps, other.ulps),
+            self.overflowed + other.overflowed,
+            self.unbounded + other.unbounded,
+        )
+
     def __str__(self) -> str:
         text = f"{self.changed:,} of {self.count:,} values changed"
         if self.changed:

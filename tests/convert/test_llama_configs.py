@@ -171,6 +171,8 @@ def test_any_feed_forward_width_can_be_said(width: int, mlp: int) -> None:
         ({"dim": None}, "dim is None"),
         ({"norm_eps": "small"}, "norm_eps is 'small'"),
         ({"norm_eps": float("nan")}, "norm_eps is nan"),
+        ({"rope_theta": float("inf")}, "rope_theta is inf"),
+        ({"ffn_dim_multiplier": 1e308}, "ffn_dim_multiplier is 1e.308"),
         ({"rope_theta": -1}, "rope_theta is -1"),
         ({"multiple_of": 0}, "multiple_of is 0"),
         ({"ffn_dim_multiplier": "x"}, "ffn_dim_multiplier is 'x'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,28 @@ def test_equal_embedding_and_head_stay_as_they_were(
     assert ("lm_head.weight" in open_checkpoint(tmp_path / "again")) != tied
     result = compare(open_checkpoint(tmp_path / "hf"), open_checkpoint(tmp_path / "again"))
     assert {match.kind for match in result.matches} == {"bit-identical"}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_memory_follows_the_largest_tensor_not_the_model(
+    sentencepiece_model: Path, tmp_path: Path, shards: int
+) -> None:
+    toy = Toy(dim=512, layers=8, heads=4, kv_heads=4, mlp=1024, shards=shards,
+              params={"ffn_dim_multiplier": 0.75, "multiple_of": 256})  # fmt: skip
+    source = toy.write(tmp_path / "meta", sentencepiece_model)
+    largest = 2 * 1024 * 512
+
+    def peak(convert: Any, *arguments: Path, **options: int) -> int:
+        tracemalloc.start()
+        convert(*arguments, **options)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    meta_to_hf(source, tmp_path / "first")  # so that everything is imported
+    assert peak(meta_to_hf, source, tmp_path / "hf") < 4 * largest
+    assert peak(hf_to_meta, tmp_path / "hf", tmp_path / "back", shards=shards) < 4 * largest
+    assert (tmp_path / "hf" / "model.safetensors").stat().st_size > 40 * largest
 
 
 def test_hf_to_meta_reads_what_the_library_saves(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from lessonkit.convert.sentencepiece_model import parse_sentencepiece
@@ -76,3 +78,20 @@ def test_other_kinds_of_models_are_not_plain(raw: bytes, complaint: str) -> None
     with pytest.raises(LessonkitError, match=complaint) as caught:
         parse_sentencepiece(raw, HERE).require_plain()
     assert caught.value.where == "tokenizer.model" and caught.value.remedy
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 10_000),
+)
+def test_damaged_models_are_read_or_refused(changes: list[tuple[int, int]], cut: int) -> None:
+    raw = bytearray(sentencepiece_bytes())
+    for place, byte in changes:
+        raw[place % len(raw)] = byte
+    for damaged in (bytes(raw), bytes(raw[: cut % len(raw)])):
+        try:
+            model = parse_sentencepiece(damaged, HERE)
+        except LessonkitError:
+            continue
+        assert all(type(piece) is str for piece in model.vocabulary)

@@ -61,6 +61,8 @@ def test_compare_tells_every_kind_of_difference(tmp_path: Path) -> None:
     assert "1 of 15 values changed" in str(by_name["value"])
     assert "[3, 5] against [5, 3]" in str(by_name["shape"])
     assert str(result).startswith("9 tensors: 1 bit-identical, 2 dtype cast")
+    assert " of 60 values changed, at most" in str(result)  # cast, wider, value, off
+    assert str(compare(a, a)) == "8 tensors: 8 bit-identical"
 
     def beyond(**options: object) -> set[str]:
         return {match.name for match in result.beyond(**options)}  # type: ignore[arg-type]
@@ -132,8 +134,10 @@ def test_a_certificate_is_written_and_checked(tmp_path: Path) -> None:
     certificate.cast("rounded", bits, dtype, rounded, "BF16")
     assert certificate.verdicts == {"bit-identical": 1, "dtype cast": 1}
     assert str(certificate) == (
-        "a test: 2 tensors: 1 bit-identical, 1 dtype cast\nnote: something was noticed"
+        "a test: 2 tensors: 1 bit-identical, 1 dtype cast\n"
+        f"rounding: {certificate.rounding}\nnote: something was noticed"
     )
+    assert certificate.rounding.count == 16 and certificate.rounding.changed > 8
     with write_checkpoint(tmp_path / "out") as writer:
         writer.add("kept", bits)
         writer.add("rounded", rounded, "BF16")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lessonkit.files.difference import is_cast, measure, same_bytes
+from lessonkit.files.difference import Difference, is_cast, measure, same_bytes
 from lessonkit.files.dtypes import bits_of, cast
 
 INF, NAN = np.inf, np.nan
@@ -79,6 +79,13 @@ def test_what_was_rounded_is_known_to_be(values: list[float], target: str) -> No
         other = rounded.copy()
         other.view("u1")[0] ^= 1
         assert not is_cast(source, "F32", other, target)
+
+
+def test_differences_add_up() -> None:
+    one, other = Difference(4, 2, 0.5, 3, 1, 1), Difference(6, 1, 0.25, 9, 0, 1)
+    assert one + other == Difference(10, 3, 0.5, 9, 1, 2)
+    assert str(one + other).startswith("3 of 10 values changed, at most 9 ulp, 1 overflowed, 1 be")
+    assert one + Difference(0) == one
 
 
 def test_pieces_meet_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
