@@ -66,7 +66,7 @@ while killed:
 def moments(form: str, source: Path, out: Path, **options: object) -> list[list[str] | None]:
     """What stood under the output's name after each kill; the last run was not killed."""
     environment = {**os.environ, "PYTHONPATH": str(Path(lessonkit.__file__).parents[1]),
-                   "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
+                   "PYTHONWARNINGS": "ignore", "TOKENIZERS_PARALLELISM": "false"}  # fmt: skip
     run = subprocess.run(
         [sys.executable, "-c", HELPER, form, source, out, json.dumps(options), f"{source}-first"],
         env=environment, capture_output=True, text=True, check=False,
