@@ -77,8 +77,10 @@ def parse_sentencepiece(raw: bytes, path: Path) -> SentencePieceModel:
         message.ParseFromString(raw)
         if not message.pieces:
             raise DecodeError("no pieces")
+        if any(isinstance(piece.piece, bytes) for piece in message.pieces):
+            raise DecodeError("a piece is not text")  # newer protobuf raises ValueError instead
         processor = sentencepiece.SentencePieceProcessor(model_proto=raw)
-    except (DecodeError, RuntimeError, ValueError) as error:  # ValueError: text that is none
+    except (DecodeError, RuntimeError, ValueError) as error:
         raise LessonkitError(
             "This is neither a SentencePiece model nor a tiktoken file.",
             where=path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import sentencepiece
@@ -15,7 +14,6 @@ from lessonkit.course.llama_tokenizer import load_tokenizer
 from lessonkit.errors import LessonkitError
 from tests.tiny import SENTENCES, make_tokenizer, sentencepiece_bytes
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 TEXTS = (
     *PROBES,
     *SENTENCES,
@@ -145,10 +143,9 @@ def test_no_tokenizer_and_broken_ones_are_errors(tmp_path):
         load_tokenizer(tmp_path)
 
 
-@pytest.mark.skipif(not (SHARED / "tinyllama").is_dir(), reason="no TinyLlama tokenizer here")
 @pytest.mark.parametrize("only_model", [True, False])
-def test_tinyllama_on_all_of_wikitext(tmp_path, only_model):
-    folder = SHARED / "tinyllama"
+def test_tinyllama_on_all_of_wikitext(tmp_path, only_model, real_files):
+    folder = real_files / "tinyllama"
     model = (folder / "tokenizer.model").read_bytes()
     if only_model:
         folder = make_tokenizer(tmp_path, only_model=True, model=model)
@@ -156,8 +153,6 @@ def test_tinyllama_on_all_of_wikitext(tmp_path, only_model):
     tokenizer = load_tokenizer(folder)
     for text in TEXTS:
         assert tokenizer.encode(text) == [1, *pieces.encode(text)]
-    wikitext = SHARED / "wikitext-2-raw" / "wiki.test.raw"
-    if not wikitext.is_file():
-        pytest.skip("no wikitext here")
+    wikitext = real_files / "wikitext-2-raw" / "wiki.test.raw"
     text = wikitext.read_text(encoding="utf-8")
     assert tokenizer(text, verbose=False).input_ids == [1, *pieces.encode(text)]
