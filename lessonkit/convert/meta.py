@@ -184,16 +184,20 @@ def _slices(
     advance: Callable[[int], Any],
 ) -> Iterator[tuple[str, str, Array]]:
     """The tensors of one shard, in Meta's layout; whole ones are hashed if asked for."""
-    for pair in table:
-        name = _stored_as(pair, model.shape)
-        bits, dtype = model.tensors.array(name), model.tensors.info(name).dtype
-        if certificate is not None and name == pair.hf:  # a tied head is there once, not twice
-            certificate.kept(name, bits, dtype, source=[name])
-        rows = halves_to_pairs(bits, model.shape.heads_of(pair)) if pair.rotary else bits
-        piece = cut(rows, pair.axis, rank, shards)
-        yield pair.meta, dtype, piece
-        model.tensors.release(name)
-        advance(piece.nbytes)
+    with ThreadPoolExecutor(1) as hashing:
+        for pair in table:
+            name = _stored_as(pair, model.shape)
+            bits, dtype = model.tensors.array(name), model.tensors.info(name).dtype
+            # A tied head is there once, not twice.
+            hashed = certificate is not None and name == pair.hf
+            digest = hashing.submit(tensor_sha256, bits) if hashed else None
+            rows = halves_to_pairs(bits, model.shape.heads_of(pair)) if pair.rotary else bits
+            piece = cut(rows, pair.axis, rank, shards)
+            yield pair.meta, dtype, piece  # it is written while it is hashed
+            if certificate is not None and digest is not None:
+                certificate.kept(name, bits, dtype, sha256=digest.result(), source=[name])
+            model.tensors.release(name)
+            advance(piece.nbytes)
 
 
 def _context(given: int | None, meta: MetaCheckpoint, certificate: Certificate) -> int:
