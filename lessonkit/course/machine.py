@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -103,11 +104,28 @@ def look() -> Machine:
         python=sys.version_info[:3],
         system=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
-        memory_gb=psutil.virtual_memory().available / 1e9,
+        memory_gb=free_memory() / 1e9,
         disk_gb=shutil.disk_usage(os.curdir).free / 1e9,
         gpu=_gpu_name(),
         versions={name: _version(name) for name in LIBRARIES},
     )
+
+
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """The bytes that a program may still take: of the machine's, or of a container's limit.
+
+    Inside a container `group` is its own control group (Linux, version 2). Pages of files that
+    it read long ago count as used there, but are given back when needed.
+    """
+    available: int = psutil.virtual_memory().available
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
+        used = int((group / "memory.current").read_text())
+        details = (group / "memory.stat").read_text().split()
+    except (OSError, ValueError):
+        return available
+    cached = dict(zip(details[::2], details[1::2], strict=False)).get("inactive_file", "0")
+    return min(available, max(0, limit - used + int(cached)))
 
 
 def _version(distribution: str) -> str | None:

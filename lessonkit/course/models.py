@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import psutil
-
 from lessonkit.course.download import download
 from lessonkit.course.embedded import verified_folder
 from lessonkit.course.llama_tokenizer import load_tokenizer
+from lessonkit.course.machine import free_memory
 from lessonkit.course.model_folder import (
     Description,
     ModelFolder,
@@ -160,10 +159,7 @@ def _require_vocabulary(folder: ModelFolder, tokenizer: Any) -> None:
 def _require_memory(folder: ModelFolder, dtype: torch.dtype | None, device: torch.device) -> None:
     import torch
 
-    if device.type == "cuda":
-        available = torch.cuda.mem_get_info(device)[0]
-    else:
-        available = psutil.virtual_memory().available
+    available = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     needed = int(folder.bytes_as(None if folder.quantised else dtype or folder.dtype()) * _SPARE)
     if needed > available:
         raise LessonkitError(
