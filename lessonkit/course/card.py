@@ -22,7 +22,7 @@ from lessonkit.course.display import show_bundle
 from lessonkit.errors import LessonkitError
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-RED, SKY, YELLOW, BLACK = "#D55E00", "#56B4E9", "#F0E442", "#1A1A1A"
+RED, SKY, BLACK = "#D55E00", "#56B4E9", "#1A1A1A"
 PALETTE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
