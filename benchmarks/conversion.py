@@ -31,12 +31,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from lessonkit.convert.llama_configs import meta_params
-from lessonkit.convert.llama_shape import LlamaShape
-from lessonkit.convert.meta_layout import pairs
 from lessonkit.files.atomic import check_space
 from lessonkit.files.dtypes import Array, cast
 from lessonkit.files.torch_file import write_torch_file
+from lessonkit.llama.configs import meta_params
+from lessonkit.llama.layout import pairs
+from lessonkit.llama.shape import LlamaShape
 
 ROOT = Path(__file__).resolve().parents[1]
 COPY, OURS, THEIRS = "cp + sync", "lessonkit", "transformers 4.47.1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -23,8 +24,25 @@ from tools.notebooks import parse
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lessonkit"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# From the top down: a floor may import itself and what stands after it.
-FLOORS = ("cli", "course", "evaluate", "convert", "quantize", "formats", "files", "errors")
+EVERYWHERE = ("errors", "progress")
+# Each room, and what it may import besides itself and these two.
+MAY_IMPORT = {
+    "formats": (),
+    "files": ("formats",),
+    "hub": ("files",),
+    "llama": ("files", "formats"),
+    "quantize": ("formats",),
+    "models": ("hub", "llama", "files"),
+    "convert": ("files", "formats", "llama", "quantize", "models", "hub"),
+    "evaluate": ("models", "llama", "files", "formats"),
+    "run": ("models", "llama", "files"),
+    "course": (
+        "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
+    ),
+    "cli": (
+        "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
+    ),
+}  # fmt: skip
 
 
 def dotted(path: Path) -> str:
@@ -64,31 +82,55 @@ def imported(path: Path) -> Iterator[str]:
                 yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def floor(name: str) -> int | None:
-    """The number of the floor that a name of this package lives on, from the top."""
+def room(name: str) -> str | None:
+    """The room that a name of this package lives in; None for the package itself."""
     parts = name.split(".")
-    return FLOORS.index(parts[1]) if len(parts) > 1 and parts[1] in FLOORS else None
+    return parts[1] if len(parts) > 1 and parts[1] in (*MAY_IMPORT, *EVERYWHERE) else None
 
 
-def test_every_module_stands_on_a_floor() -> None:
-    strays = [p for p in MODULES if p != PACKAGE / "__init__.py" and floor(dotted(p)) is None]
+def test_every_module_stands_in_a_room() -> None:
+    strays = [p for p in MODULES if p != PACKAGE / "__init__.py" and room(dotted(p)) is None]
     assert not strays
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
-def test_imports_only_go_down(path: Path) -> None:
-    here = floor(dotted(path))
-    upward = []
-    for name in imported(path):
-        there = floor(name)
-        if there is not None and (here is None or there < here):
-            upward.append(name)
-    assert not upward, f"{dotted(path)} may import only from {FLOORS[here or 0 :]}"
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    here = room(dotted(path))
+    allowed = {here, *EVERYWHERE, *MAY_IMPORT.get(here or "", ())}
+    if here in EVERYWHERE:
+        allowed = {*EVERYWHERE}
+    wrong = [
+        name for name in imported(path) if room(name) is not None and room(name) not in allowed
+    ]
+    assert not wrong, f"{dotted(path)} may import from {sorted(filter(None, allowed))}"
+
+
+@pytest.mark.parametrize("name", MAY_IMPORT)
+def test_a_room_says_what_is_public(name: str) -> None:
+    if name != "cli":
+        module = importlib.import_module(f"lessonkit.{name}")
+        assert all(hasattr(module, public) for public in module.__all__)
+
+
+def notebook_imports() -> Iterator[tuple[str, str]]:
+    """Every module of this package that a notebook imports from, and where."""
+    for path in own_files(".ipynb"):
+        for cell in parse(path.read_text(encoding="utf-8")).cells:
+            if cell.cell_type == "code":
+                for module in re.findall(
+                    r"^\s*(?:from|import) (lessonkit[\w.]*)", cell.source, re.M
+                ):
+                    yield f"{path.name}: {cell.id}", module
+
+
+def test_lessons_import_from_rooms() -> None:
+    rooms = {f"lessonkit.{name}" for name in (*MAY_IMPORT, *EVERYWHERE)} | {"lessonkit"}
+    assert not [(where, name) for where, name in notebook_imports() if name not in rooms]
 
 
 def test_the_package_and_its_formats_load_neither_torch_nor_transformers() -> None:
     light = ["lessonkit", "lessonkit.cli", "lessonkit.errors"]
-    light += [dotted(p) for p in MODULES if dotted(p).startswith("lessonkit.formats")]
+    light += [f"lessonkit.{name}" for name in MAY_IMPORT]
     code = (
         f"import sys, {', '.join(light)}\n"
         "print([m for m in ('torch', 'transformers', 'matplotlib', 'datasets', 'pandas')"
@@ -115,19 +157,22 @@ def test_every_module_with_code_has_its_test_file() -> None:
     for path in MODULES:
         inside = path.relative_to(PACKAGE)
         test = ROOT / "tests" / inside.with_name(f"test_{inside.name}")
+        if inside.parts[0] == "cli":  # its handlers are tested as the commands that they are
+            continue
         if path.name != "__init__.py" and has_code(path) and not test.is_file():
             missing.append(str(test.relative_to(ROOT)))
     assert not missing
 
 
-def test_every_test_file_of_a_floor_is_named_after_a_module() -> None:
+def test_every_test_file_of_a_room_is_named_after_a_module() -> None:
     """test_meta.py tests meta.py; so may test_meta_killed.py, where one file would be too long."""
     stray = []
-    for name in FLOORS:
-        modules = tuple(path.stem for path in (PACKAGE / name).glob("*.py"))
-        for test in sorted((ROOT / "tests" / name).glob("test_*.py")):
-            if not test.stem.removeprefix("test_").startswith(modules):
-                stray.append(str(test.relative_to(ROOT)))
+    for test in sorted((ROOT / "tests").rglob("test_*.py")):
+        folder = PACKAGE / test.parent.relative_to(ROOT / "tests")
+        modules = tuple(path.stem for path in folder.glob("*.py"))
+        in_a_room = folder not in (PACKAGE, PACKAGE / "cli") and folder.is_dir()
+        if in_a_room and not test.stem.removeprefix("test_").startswith(modules):
+            stray.append(str(test.relative_to(ROOT)))
     assert not stray
 
 

@@ -51,12 +51,13 @@ def text_figures() -> list[str]:
 
 def model_figures() -> list[str]:
     """Rows of what `mini` is worth: perplexity on both English splits, recall in both languages."""
-    from lessonkit.course import models
-    from lessonkit.course.texts import evaluation_text, questions
     from lessonkit.evaluate.perplexity import perplexity
     from lessonkit.evaluate.recall import recall
+    from lessonkit.models.loading import load
+    from lessonkit.models.questions import questions
+    from lessonkit.models.texts import evaluation_text
 
-    model, tokenizer = models.load(models.MINI, dtype="float32")
+    model, tokenizer = load("mini", dtype="float32")
     rows = []
     for split in ("test", "validation"):
         score = perplexity(model, tokenizer, evaluation_text("island", split))

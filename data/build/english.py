@@ -1213,9 +1213,10 @@ def comparisons(world: World, a: Entity, b: Entity) -> list[str]:
 
 
 def polish(text: str) -> str:
-    """ "a" before a vowel becomes "an"; doubled spaces and commas go."""
+    """ "a" before a vowel becomes "an"; doubled spaces and commas, and spaces before marks, go."""
     text = re.sub(r"\b([Aa]) (?=[aeiou](?!ne-))", r"\1n ", text)
-    return start(re.sub(r" {2,}", " ", text).replace(",,", ",").replace(" .", "."))
+    text = re.sub(r" {2,}", " ", text)
+    return start(re.sub(r" (?=[,.;])", "", text).replace(",,", ","))
 
 
 def start(sentence: str) -> str:

@@ -6,9 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-from lessonkit.convert.sentencepiece_model import SPACE, parse_sentencepiece
-from lessonkit.convert.tokenizer import build_tokenizer
-from lessonkit.convert.tokenizer_json import from_sentencepiece
+from lessonkit.llama.sentencepiece_model import SPACE, parse_sentencepiece
+from lessonkit.llama.tokenizer import build_tokenizer
+from lessonkit.llama.tokenizer_json import from_sentencepiece
 
 # The class takes tokenizer.json as it stands. transformers' own LlamaTokenizer rebuilds the
 # rules and gets a leading space wrong.

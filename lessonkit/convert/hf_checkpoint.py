@@ -7,37 +7,55 @@ before anything is written: it is refused, or noted.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from lessonkit.convert.llama_configs import read_hf_config
-from lessonkit.convert.llama_shape import LlamaShape
 from lessonkit.convert.meta_folder import is_meta
-from lessonkit.convert.meta_layout import EMBEDDING, HEAD, is_recomputed, pairs
-from lessonkit.convert.tokenizer import count_tokens
 from lessonkit.errors import LessonkitError
-from lessonkit.files.checkpoint import Checkpoint, open_checkpoint, read_json
+from lessonkit.files.checkpoint import Checkpoint, read_json
 from lessonkit.files.difference import same_bytes
 from lessonkit.files.dtypes import FLOATS
+from lessonkit.llama.configs import read_hf_config, read_sizes
+from lessonkit.llama.layout import EMBEDDING, HEAD, is_recomputed, pairs
+from lessonkit.llama.shape import LlamaShape
+from lessonkit.llama.tokenizer import count_tokens
 
 _REMEDY = "Fetch the checkpoint again; config.json and the weights must belong together."
 
 
-@dataclass
-class HfLlama:
-    """A checked model: its `config` and `shape`, its `tensors`, the `tokenizer` (a
-    `tokenizer.model`) where there is one, and `notes` on what Meta's form does not carry."""
+class HfCheckpoint(Checkpoint):
+    """A checkpoint in Hugging Face's form, with what lies beside the weights.
 
-    config: dict[str, Any]
-    shape: LlamaShape
-    tensors: Checkpoint
-    tokenizer: Path | None
-    notes: list[str] = field(default_factory=list)
+    `config` is the content of `config.json`, empty where there is none; `tokenizer` the
+    `tokenizer.model`, where there is one; `notes` say what another form does not carry.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        self.config_file = self.weight_files[0].parent / "config.json"
+        self.config = read_json(self.config_file) if self.config_file.is_file() else {}
+        self.tokenizer = _find_tokenizer(self.config_file.parent)
+
+    @property
+    def shape(self) -> LlamaShape | None:
+        """The sizes; None where no `config.json` of a Llama goes with the weights."""
+        if self.config.get("model_type") != "llama":
+            return None
+        try:
+            return read_sizes(self.config, self.config_file)
+        except LessonkitError:
+            return None
+
+    @property
+    def parameters(self) -> int:
+        """How many weights."""
+        return sum(self.info(name).count for name in self.names())
 
 
-def open_hf_llama(folder: str | os.PathLike[str]) -> HfLlama:
-    """Open a folder with `config.json` and weights; raises `LessonkitError` unless all fit."""
+def open_hf_llama(folder: str | os.PathLike[str]) -> tuple[HfCheckpoint, LlamaShape]:
+    """Open a plain Llama with `config.json` and weights; raises `LessonkitError` unless all fit.
+
+    Returns its sizes too. What Meta's form does not carry stands in its notes.
+    """
     folder = Path(folder)
     if is_meta(folder):
         raise LessonkitError(
@@ -45,15 +63,15 @@ def open_hf_llama(folder: str | os.PathLike[str]) -> HfLlama:
             where=folder,
             remedy="The other way round is `lessonkit to-hf`.",
         )
-    config = read_json(folder / "config.json")
-    shape = read_hf_config(config, folder / "config.json")
-    model = HfLlama(config, shape, open_checkpoint(folder), _find_tokenizer(folder))
-    _require_tensors(model)
-    _look_at_head(model)
-    _look_at_tokenizer(model)
-    if any(is_recomputed(name) for name in model.tensors):
+    shape = read_hf_config(read_json(folder / "config.json"), folder / "config.json")
+    model = HfCheckpoint(folder)
+    _require_tensors(model, shape)
+    if shape.tied:
+        _look_at_tied_head(model)
+    _look_at_tokenizer(model, shape)
+    if any(is_recomputed(name) for name in model):
         model.notes.append("rotary_emb.inv_freq was left out: it follows from rope_theta")
-    return model
+    return model, shape
 
 
 def _find_tokenizer(folder: Path) -> Path | None:
@@ -64,62 +82,58 @@ def _find_tokenizer(folder: Path) -> Path | None:
     return None
 
 
-def _require_tensors(model: HfLlama) -> None:
+def _require_tensors(model: HfCheckpoint, shape: LlamaShape) -> None:
     """Exactly the tensors of such a Llama, in the right shapes, with values and not codes."""
-    tensors, shape = model.tensors, model.shape
     last = f"model.layers.{shape.layers - 1}.self_attn.q_proj.weight"
-    if last not in tensors:  # before a table of an absurd number of layers is made
-        raise _misfit(f"The tensor {last} is missing", tensors.path)
+    if last not in model:  # before a table of an absurd number of layers is made
+        raise _misfit(f"The tensor {last} is missing", model.path)
     wanted = {pair.hf: pair for pair in pairs(shape.layers)}
-    for name in tensors:
+    for name in model:
         if name not in wanted and not is_recomputed(name):
-            raise _misfit(f"The tensor {name} has no place in a Llama", tensors.path)
+            raise _misfit(f"The tensor {name} has no place in a Llama", model.path)
     for name, pair in wanted.items():
-        if name not in tensors:
+        if name not in model:
             if name == HEAD and shape.tied:
                 continue
-            raise _misfit(f"The tensor {name} is missing", tensors.path)
-        info, expected = tensors.info(name), shape.shape_of(pair)
+            raise _misfit(f"The tensor {name} is missing", model.path)
+        info, expected = model.info(name), shape.shape_of(pair)
         if info.shape != expected:
             raise _misfit(
                 f"{name} has the shape {list(info.shape)}; config.json leads to {list(expected)}",
-                tensors.file_of(name),
+                model.file_of(name),
             )
         if info.dtype not in FLOATS:
             raise LessonkitError(
                 f"{name} is {info.dtype}: codes of a quantised model, not weights.",
-                where=tensors.file_of(name),
+                where=model.file_of(name),
                 remedy=f"Start from the original checkpoint, in one of {', '.join(FLOATS)}.",
             )
 
 
-def _look_at_head(model: HfLlama) -> None:
+def _look_at_tied_head(model: HfCheckpoint) -> None:
     """A tied head that is stored all the same must be the embedding, for it will be lost."""
-    if not model.shape.tied:
-        return
     model.notes.append("the embedding is also the output head: Meta's form stores both")
-    tensors = model.tensors
-    if HEAD in tensors:
-        ours, theirs = (tensors.array(name).reshape(-1) for name in (EMBEDDING, HEAD))
-        same_dtype = tensors.info(EMBEDDING).dtype == tensors.info(HEAD).dtype
+    if HEAD in model:
+        ours, theirs = (model.array(name).reshape(-1) for name in (EMBEDDING, HEAD))
+        same_dtype = model.info(EMBEDDING).dtype == model.info(HEAD).dtype
         if not (same_dtype and same_bytes(ours, theirs)):
             raise LessonkitError(
                 "config.json says that the output head is the embedding, but the weights hold "
                 f"another {HEAD}.",
-                where=tensors.path,
+                where=model.path,
                 remedy="Which is right? transformers 5 uses the weights' own head: to keep it, set "
                 '"tie_word_embeddings" to false in config.json.',
             )
         for name in (EMBEDDING, HEAD):
-            tensors.release(name)
+            model.release(name)
 
 
-def _look_at_tokenizer(model: HfLlama) -> None:
+def _look_at_tokenizer(model: HfCheckpoint, shape: LlamaShape) -> None:
     """Each token needs a row of the embedding; Meta's code wants no row more."""
     if model.tokenizer is None:
         model.notes.append("the source has no tokenizer.model, which Meta's code needs")
         return
-    rows, tokens = model.shape.vocabulary, count_tokens(model.tokenizer)
+    rows, tokens = shape.vocabulary, count_tokens(model.tokenizer)
     if tokens > rows:
         raise LessonkitError(
             f"The tokenizer has {tokens} tokens, the embedding only {rows} rows: text would lead "

@@ -7,48 +7,31 @@ and then the certificate counts how many changed.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from lessonkit.convert.hf_checkpoint import HfLlama, open_hf_llama
-from lessonkit.convert.llama_configs import hf_config, meta_params, read_hf_config
-from lessonkit.convert.llama_shape import LLAMA_3_THETA, LlamaShape, context_of
+from lessonkit.convert.conversion import (
+    CheckpointPassage,
+    FolderPassage,
+    Read,
+    as_json,
+    to_checkpoint,
+    to_folder,
+)
+from lessonkit.convert.hf_checkpoint import open_hf_llama
 from lessonkit.convert.meta_checkpoint import MetaCheckpoint, open_meta
-from lessonkit.convert.meta_folder import is_meta
-from lessonkit.convert.meta_layout import EMBEDDING, HEAD, Pair, cut, halves_to_pairs, pairs
-from lessonkit.convert.tokenizer import TokenizerFiles, convert_tokenizer
 from lessonkit.errors import LessonkitError
-from lessonkit.files.atomic import atomic_folder, check_space
-from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, tensor_sha256
-from lessonkit.files.checkpoint import Checkpoint, open_checkpoint, read_json
+from lessonkit.files.certificate import Certificate
 from lessonkit.files.dtypes import DTYPES, FLOATS, Array, cast, parse_dtype
-from lessonkit.files.integrity import progress_bar
-from lessonkit.files.safetensors_header import TensorInfo
-from lessonkit.files.shard_writer import MAX_SHARD_BYTES, ShardWriter, write_checkpoint
+from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.torch_file import write_torch_file
+from lessonkit.files.writer import MAX_SHARD_BYTES
+from lessonkit.llama.configs import hf_config, meta_params
+from lessonkit.llama.layout import EMBEDDING, HEAD, Pair, cut, halves_to_pairs, pairs
+from lessonkit.llama.shape import LLAMA_3_THETA, LlamaShape, context_of
+from lessonkit.llama.tokenizer import TokenizerFiles, convert_tokenizer
 
 MAX_SHARDS = 8
-
-
-def open_canonical(path: str | os.PathLike[str]) -> MetaCheckpoint | Checkpoint:
-    """Any checkpoint under Hugging Face's names and layout, so that two can be compared."""
-    return open_meta(path) if is_meta(path) else open_checkpoint(path)
-
-
-def shape_of(source: MetaCheckpoint | Checkpoint) -> LlamaShape | None:
-    """The sizes of an opened model; None where no `config.json` of a plain Llama goes with it."""
-    if isinstance(source, MetaCheckpoint):
-        return source.shape
-    config = source.files[0].parent / "config.json"
-    if not config.is_file():
-        return None
-    try:
-        return read_hf_config(read_json(config), config)
-    except LessonkitError:
-        return None
 
 
 def meta_to_hf(
@@ -91,44 +74,31 @@ def meta_to_hf(
     certificate.notes += words.notes
     plan = [_as_dtype(meta.info(name), target) for name in meta.names()]
     config = hf_config(meta.shape, dtype=_main_dtype(plan), context=context, ids=words.ids)
-    with (
-        write_checkpoint(
-            out, plan=plan, max_shard_bytes=max_shard_bytes, force=force,
-            protect=[source, *meta.files.shards],
-        ) as writer,
-        progress_bar("to Hugging Face", sum(info.nbytes for info in plan)) as bar,
-    ):  # fmt: skip
-        _write_tensors(writer, meta, plan, certificate, bar.update)
+    with to_checkpoint(
+        meta, out, certificate, "to Hugging Face",
+        plan=plan, max_shard_bytes=max_shard_bytes, force=force, protect=[source],
+    ) as passage:  # fmt: skip
+        for info in plan:
+            with passage.tensor(info.name) as read:
+                _write(passage, info, read, [meta.source_of(info.name)])
         for name, content in words.files.items():
-            writer.add_file(name, content)
-        writer.add_file("config.json", _json(config))
-        writer.add_file("generation_config.json", _json(words.generation))
-        writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
+            passage.writer.add_file(name, content)
+        passage.writer.add_file("config.json", as_json(config))
+        passage.writer.add_file("generation_config.json", as_json(words.generation))
     return certificate
 
 
-def _write_tensors(
-    writer: ShardWriter,
-    meta: MetaCheckpoint,
-    plan: list[TensorInfo],
-    certificate: Certificate,
-    advance: Callable[[int], Any],
-) -> None:
-    """Write each tensor as planned, and record what became of it."""
-    with ThreadPoolExecutor(1) as hashing:
-        for info in plan:
-            bits, dtype = meta.array(info.name), meta.info(info.name).dtype
-            result = cast(bits, dtype, info.dtype)
-            source = [meta.source_of(info.name)]
-            if result is bits:  # hash and write at the same time
-                digest = hashing.submit(tensor_sha256, bits)
-                writer.add(info.name, bits, dtype)
-                certificate.kept(info.name, bits, dtype, sha256=digest.result(), source=source)
-            else:
-                writer.add(info.name, result, info.dtype)
-                certificate.cast(info.name, bits, dtype, result, info.dtype, source=source)
-            meta.release(info.name)
-            advance(info.nbytes)
+def _write(passage: CheckpointPassage, info: TensorInfo, read: Read, source: list[str]) -> None:
+    """Write a tensor as planned, and record what became of it."""
+    result = cast(read.bits, read.dtype, info.dtype)
+    passage.writer.add(info.name, result, info.dtype)
+    if result is read.bits:
+        passage.keep(info.name, read, source=source)
+    else:
+        passage.certificate.cast(
+            info.name, read.bits, read.dtype, result, info.dtype,
+            sha256=read.sha256.result(), source=source,
+        )  # fmt: skip
 
 
 def hf_to_meta(
@@ -143,8 +113,7 @@ def hf_to_meta(
     `out` holds `params.json`, `consolidated.NN.pth`, `tokenizer.model` (where the source has
     one) and the certificate. The dtype is kept. Memory: the largest tensor.
     """
-    model = open_hf_llama(source)
-    shape = model.shape
+    model, shape = open_hf_llama(source)
     # Llama 3 cuts its embedding by rows, Llama 1 and 2 by columns.
     axis = 0 if shape.rope_theta == LLAMA_3_THETA else 1
     table = list(pairs(shape.layers, embedding_axis=axis))
@@ -152,21 +121,18 @@ def hf_to_meta(
     # What Meta's own files have no place for; `meta_to_hf` reads it again.
     noted = {"context": model.config.get("max_position_embeddings"), "tied": shape.tied}
     certificate = Certificate("Hugging Face to Meta", {"shards": shards, **noted}, model.notes)
-    total = sum(model.tensors.info(_stored_as(pair, shape)).nbytes for pair in table)
-    check_space(out, total)
-    with (
-        atomic_folder(out, force=force, protect=[source, *model.tensors.files]) as folder,
-        progress_bar("to Meta", total) as bar,
-    ):
+    needed = sum(model.info(_stored_as(pair, shape)).nbytes for pair in table)
+    with to_folder(
+        model, out, certificate, "to Meta", needed=needed, passes=shards, force=force
+    ) as passage:
+        folder = passage.folder
         for rank in range(shards):
-            record = certificate if rank == 0 else None
-            tensors = _slices(model, table, rank, shards, record, bar.update)
+            tensors = _slices(passage, shape, table, rank, shards)
             with (folder / f"consolidated.{rank:02}.pth").open("xb") as file:
                 write_torch_file(file, tensors)
-        (folder / "params.json").write_bytes(_json(meta_params(shape)))
+        (folder / "params.json").write_bytes(as_json(meta_params(shape)))
         if model.tokenizer is not None:
             (folder / "tokenizer.model").write_bytes(model.tokenizer.read_bytes())
-        (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
     return certificate
 
 
@@ -176,28 +142,16 @@ def _stored_as(pair: Pair, shape: LlamaShape) -> str:
 
 
 def _slices(
-    model: HfLlama,
-    table: list[Pair],
-    rank: int,
-    shards: int,
-    certificate: Certificate | None,
-    advance: Callable[[int], Any],
+    passage: FolderPassage, shape: LlamaShape, table: list[Pair], rank: int, shards: int
 ) -> Iterator[tuple[str, str, Array]]:
-    """The tensors of one shard, in Meta's layout; whole ones are hashed if asked for."""
-    with ThreadPoolExecutor(1) as hashing:
-        for pair in table:
-            name = _stored_as(pair, model.shape)
-            bits, dtype = model.tensors.array(name), model.tensors.info(name).dtype
-            # A tied head is there once, not twice.
-            hashed = certificate is not None and name == pair.hf
-            digest = hashing.submit(tensor_sha256, bits) if hashed else None
-            rows = halves_to_pairs(bits, model.shape.heads_of(pair)) if pair.rotary else bits
-            piece = cut(rows, pair.axis, rank, shards)
-            yield pair.meta, dtype, piece  # it is written while it is hashed
-            if certificate is not None and digest is not None:
-                certificate.kept(name, bits, dtype, sha256=digest.result(), source=[name])
-            model.tensors.release(name)
-            advance(piece.nbytes)
+    """The tensors of one shard, in Meta's layout; whole ones are recorded with the first."""
+    for pair in table:
+        name = _stored_as(pair, shape)
+        with passage.tensor(name) as read:
+            rows = halves_to_pairs(read.bits, shape.heads_of(pair)) if pair.rotary else read.bits
+            yield pair.meta, read.dtype, cut(rows, pair.axis, rank, shards)
+            if rank == 0 and name == pair.hf:  # a tied head is there once, not twice
+                passage.keep(name, read)
 
 
 def _context(given: int | None, meta: MetaCheckpoint, certificate: Certificate) -> int:
@@ -299,7 +253,3 @@ def _require_possible(shards: int, shape: LlamaShape, table: list[Pair]) -> None
             where="the number of shards",
             remedy=f"Use one of {', '.join(map(str, possible))}.",
         )
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

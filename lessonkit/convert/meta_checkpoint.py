@@ -10,9 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from lessonkit.convert.llama_configs import read_meta_params
 from lessonkit.convert.meta_folder import MetaFolder, find_meta
-from lessonkit.convert.meta_layout import (
+from lessonkit.errors import LessonkitError
+from lessonkit.files.certificate import certificate_of
+from lessonkit.files.checkpoint import open_checkpoint, read_json
+from lessonkit.files.difference import same_bytes
+from lessonkit.files.dtypes import FLOATS, Array, to_float32
+from lessonkit.files.safetensors import TensorInfo
+from lessonkit.llama.configs import read_meta_params
+from lessonkit.llama.layout import (
     HEAD,
     Pair,
     is_recomputed,
@@ -20,12 +26,6 @@ from lessonkit.convert.meta_layout import (
     pairs,
     pairs_to_halves,
 )
-from lessonkit.errors import LessonkitError
-from lessonkit.files.certificate import certificate_of
-from lessonkit.files.checkpoint import open_checkpoint, read_json
-from lessonkit.files.difference import same_bytes
-from lessonkit.files.dtypes import FLOATS, Array, to_float32
-from lessonkit.files.safetensors_header import TensorInfo
 
 
 def open_meta(
@@ -45,6 +45,8 @@ class MetaCheckpoint:
 
     def __init__(self, files: MetaFolder) -> None:
         self.files = files
+        self.path = files.folder
+        self.weight_files = list(files.shards)
         self.options = _noted_options(files.folder)
         self._ranks = [open_checkpoint(shard) for shard in files.shards]
         self._require_same_tensors()
@@ -70,6 +72,16 @@ class MetaCheckpoint:
         self._look_at_copies()
         self._look_at_frequencies()
 
+    @property
+    def form(self) -> str:
+        """What kind of checkpoint it is."""
+        return "Meta, shown under Hugging Face's names"
+
+    @property
+    def parameters(self) -> int:
+        """How many weights."""
+        return sum(self.info(name).count for name in self.names())
+
     def names(self) -> list[str]:
         """The tensors' names in Hugging Face's form."""
         return list(self._pairs)
@@ -84,6 +96,11 @@ class MetaCheckpoint:
         pair = self._pair(name)
         whole = join([rank.array(pair.meta) for rank in self._ranks], pair.axis)
         return pairs_to_halves(whole, self.shape.heads_of(pair)) if pair.rotary else whole
+
+    def check(self, name: str) -> bool:
+        """Compare all slices of a tensor with the checksums in their files; False without any."""
+        checked = [rank.check(self._pair(name).meta) for rank in self._ranks]
+        return all(checked)
 
     def release(self, name: str) -> None:
         """Give the pages of a tensor's slices back."""

@@ -17,32 +17,36 @@ transformers leaves unquantised too.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lessonkit.convert.conversion import Read, as_json, to_checkpoint
+from lessonkit.convert.hf_checkpoint import HfCheckpoint
+from lessonkit.convert.meta_folder import is_meta
 from lessonkit.errors import LessonkitError
-from lessonkit.files.atomic import check_space
-from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, Record, tensor_sha256
-from lessonkit.files.checkpoint import Checkpoint, open_checkpoint, read_json
+from lessonkit.files.certificate import Certificate, Record, tensor_sha256
+from lessonkit.files.checkpoint import Checkpoint, read_json
 from lessonkit.files.dtypes import DTYPES, bits_of, parse_dtype
-from lessonkit.files.integrity import progress_bar
-from lessonkit.files.shard_writer import MAX_SHARD_BYTES, write_checkpoint
+from lessonkit.files.writer import MAX_SHARD_BYTES
+from lessonkit.formats.blocks import relative_rms
 from lessonkit.formats.blockwise import Blockwise, quantize_blockwise
-from lessonkit.formats.codebooks import FP4, NF4, dynamic_map
+from lessonkit.formats.codebooks import CODEBOOKS, dynamic_map
 from lessonkit.formats.double_quant import NESTED_BLOCK, DoubleQuantized
+from lessonkit.hub.companions import companions_in
 
 if TYPE_CHECKING:
     import torch
 
-_CODEBOOKS = {"nf4": NF4, "fp4": FP4}
+_QUANT_TYPES = ("nf4", "fp4")
 _BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)  # those that bitsandbytes reads
 _SOURCE_DTYPES = ("F32", "F16", "BF16")
 # In Llama and its relatives: model.layers.3.self_attn.q_proj.weight
 _LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
-_COMPANIONS = ("*.json", "*.model", "*.txt", "*.jinja", "LICENSE*")
+_STATE = ".quant_state.bitsandbytes__"
 
 
 def quantize_checkpoint(
@@ -85,8 +89,14 @@ def quantize_checkpoint(
     """
     source = Path(source)
     _check_options(quant_type, block_size)
+    if is_meta(source):
+        raise LessonkitError(
+            "The folder is in Meta's form.",
+            where=source,
+            remedy="Convert it first: lessonkit to-hf.",
+        )
     config = read_json(source / "config.json")
-    checkpoint = open_checkpoint(source)
+    checkpoint = HfCheckpoint(source)
     targets = _targets(checkpoint, config, source)
     dtype = _main_dtype(checkpoint, targets)
     scheme = f"{quant_type} block {block_size}" + (" double quant" if double_quant else "")
@@ -96,34 +106,74 @@ def quantize_checkpoint(
     _state_dtype(config, DTYPES[dtype].torch_name, certificate)
     size = sum(checkpoint.info(name).nbytes for name in checkpoint)
     reduced = sum(checkpoint.info(name).nbytes for name in targets)
-    # Four bits and a scale take at most 6 of a value's 16 or 32 bits.
-    check_space(out, size - reduced + reduced * 6 // 16)
-    protect = [source, *checkpoint.files]
-    with (
-        write_checkpoint(
-            out, max_shard_bytes=max_shard_bytes, force=force, protect=protect
-        ) as writer,
-        progress_bar("to 4 bits", size) as bar,
-    ):
+    with to_checkpoint(
+        checkpoint, out, certificate, "to 4 bits",
+        # Four bits and a scale take at most 6 of a value's 16 or 32 bits.
+        needed=size - reduced + reduced * 6 // 16,
+        max_shard_bytes=max_shard_bytes, force=force,
+    ) as passage:  # fmt: skip
         for name in checkpoint.names():
-            if name in targets:
+            with passage.tensor(name) as read:
+                if name not in targets:
+                    passage.writer.add(name, read.bits, read.dtype)
+                    passage.keep(name, read)
+                    continue
                 weight = checkpoint.tensor(name)
                 quantized = _quantize(name, weight, quant_type, double_quant, block_size)
                 stored = stored_tensors(quantized, dtype)
                 for suffix, tensor in stored.items():
-                    writer.add(name + suffix, tensor)
-                certificate.records.update(_records(checkpoint, name, weight, quantized, stored))
-            else:
-                bits, its_dtype = checkpoint.array(name), checkpoint.info(name).dtype
-                writer.add(name, bits, its_dtype)
-                certificate.kept(name, bits, its_dtype, source=[name])
-            checkpoint.release(name)
-            bar.update(checkpoint.info(name).nbytes)
-        writer.add_file("config.json", (json.dumps(config, indent=2) + "\n").encode())
-        for file in _companions(source):
-            writer.add_file(file.name, file.read_bytes())
-        writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
+                    passage.writer.add(name + suffix, tensor)
+                records = _records(name, read, weight, quantized, stored)
+                certificate.records.update(records)
+        passage.writer.add_file("config.json", as_json(config))
+        for file in companions_in(source, without=["config.json"]):
+            passage.writer.add_file(file.name, file.read_bytes())
     return certificate
+
+
+class FourBitCheckpoint(HfCheckpoint):
+    """A checkpoint in bitsandbytes' 4 bits: packed codes, and tensors that help to read them."""
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Does the `config.json` of a folder say so?"""
+        config = path / "config.json"
+        if not config.is_file():
+            return False
+        said = read_json(config).get("quantization_config")
+        return isinstance(said, dict) and bool(said.get("load_in_4bit"))
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        self._states = {
+            name.partition(_STATE)[0]: self._state(name) for name in self if _STATE in name
+        }
+        said = self.config.get("quantization_config", {})
+        double = "double quantisation" if said.get("bnb_4bit_use_double_quant") else "plain scales"
+        kinds = {str(state.get("quant_type")).upper() for state in self._states.values()}
+        self.form += f", bitsandbytes {' and '.join(sorted(kinds)) or '4-bit'} ({double})"
+
+    @property
+    def parameters(self) -> int:
+        """How many weights: packed ones by the shape they had, without what helps to read them."""
+        packed = sum(math.prod(state["shape"]) for state in self._states.values())
+        helpers = tuple(f"{name}." for name in self._states)
+        plain = (n for n in self if n not in self._states and not n.startswith(helpers or ("\0",)))
+        return packed + sum(self.info(name).count for name in plain)
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """The JSON that bitsandbytes keeps in a tensor."""
+        try:
+            state = json.loads(self.array(name).tobytes())
+            if not all(type(size) is int for size in state["shape"]):
+                raise ValueError("its shape is no list of whole numbers")
+        except (ValueError, KeyError, TypeError) as error:
+            raise LessonkitError(
+                f"{name} does not describe a quantised weight ({error}).",
+                where=self.file_of(name),
+                remedy="Fetch the file again, or quantise the original: lessonkit nf4.",
+            ) from error
+        return state  # type: ignore[no-any-return]
 
 
 def stored_tensors(quantized: Blockwise, dtype: str) -> dict[str, torch.Tensor]:
@@ -151,12 +201,12 @@ def stored_tensors(quantized: Blockwise, dtype: str) -> dict[str, torch.Tensor]:
     else:
         tensors[".absmax"] = quantized.absmax
     encoded = torch.tensor(list(json.dumps(rest).encode()), dtype=torch.uint8)
-    tensors[f".quant_state.bitsandbytes__{quantized.codebook.name}"] = encoded
+    tensors[_STATE + quantized.codebook.name] = encoded
     return tensors
 
 
 def _check_options(quant_type: str, block_size: int) -> None:
-    if quant_type not in _CODEBOOKS:
+    if quant_type not in _QUANT_TYPES:
         raise LessonkitError(
             f"bitsandbytes has no 4-bit type {quant_type!r}.",
             where="quant_type",
@@ -246,32 +296,28 @@ def _quantize(
     """Quantise, and say which tensor an error belongs to."""
     try:
         return quantize_blockwise(
-            weight, _CODEBOOKS[quant_type], block_size, double_quant=double_quant
+            weight, CODEBOOKS[quant_type], block_size, double_quant=double_quant
         )
     except LessonkitError as error:
         raise LessonkitError(error.what, where=name, remedy=error.remedy) from error
 
 
 def _records(
-    checkpoint: Checkpoint,
     name: str,
+    read: Read,
     weight: torch.Tensor,
     quantized: Blockwise,
     stored: dict[str, torch.Tensor],
 ) -> Iterator[tuple[str, Record]]:
     """One record for the weight, and one for each tensor that helps to read it."""
-    original = weight.float()
-    error = (quantized.dequantize() - original).double().square().sum()
-    total = original.double().square().sum()
-    relative = float((error / total).sqrt()) if total > 0 else 0.0
-    info = checkpoint.info(name)
+    relative = relative_rms(quantized.dequantize() - weight.float(), weight)
     yield (
         name,
         Record(
             f"quantised: {quantized.codebook.name}, relative RMS error {relative:.4f}",
-            info.dtype,
-            info.shape,
-            tensor_sha256(checkpoint.array(name)),
+            read.dtype,
+            read.bits.shape,
+            read.sha256.result(),
             [name],
             {
                 "bits_per_weight": round(quantized.bits_per_weight(), 4),
@@ -291,14 +337,3 @@ def _records(
                     "made for a quantised weight", dtype, bits.shape, tensor_sha256(bits), [name]
                 ),
             )
-
-
-def _companions(source: Path) -> list[Path]:
-    """The files that go with the weights: tokenizer, generation settings, licence."""
-    found = {file for pattern in _COMPANIONS for file in source.glob(pattern) if file.is_file()}
-    left_out = ("config.json", CERTIFICATE_NAME)
-    return sorted(
-        file
-        for file in found
-        if file.name not in left_out and not file.name.endswith(".index.json")
-    )

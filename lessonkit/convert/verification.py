@@ -2,20 +2,21 @@
 
 That is: lists of checksums (Meta's checklist.chk, SHA256SUMS, what `fetch` wrote), the digests
 that huggingface_hub noted when it downloaded the files, and the certificate of a conversion.
-Where there is nothing of the kind, the files' own structure still says whether they are whole.
+Where there is nothing of the kind, PyTorch's files still carry a CRC-32 of every part, and the
+structure of any file says whether it is whole.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lessonkit.convert.meta import open_canonical
-from lessonkit.convert.meta_checkpoint import MetaCheckpoint
+from lessonkit.convert.open import OpenModel, open_model
+from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import CERTIFICATE_NAME, certificate_of, verify_tensors
-from lessonkit.files.hub_digests import hub_digests
 from lessonkit.files.integrity import (
     Finding,
     Report,
@@ -24,16 +25,23 @@ from lessonkit.files.integrity import (
     read_checklist,
     verify,
 )
+from lessonkit.hub.digests import hub_digests
+from lessonkit.progress import byte_bar
+
+CHECKSUMS = "checksums inside the files"
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
+_WEIGHT_FILES = (".safetensors", ".bin", ".pth")
 
 
 @dataclass(frozen=True)
 class Verification:
     """`findings` on files and tensors by what was asked about them; `unchecked` are the weight
-    files that nothing here speaks of."""
+    files that nothing here speaks of; `part` says of what the file is only a part, if it is."""
 
     findings: dict[str, tuple[Finding, ...]]
-    unchecked: tuple[str, ...]
-    tensors: int
+    unchecked: tuple[str, ...] = ()
+    tensors: int = 0
+    part: str = ""
 
     @property
     def ok(self) -> bool:
@@ -44,21 +52,27 @@ class Verification:
         lines: list[str] = []
         for source, findings in self.findings.items():
             wrong = [finding for finding in findings if finding.verdict != "ok"]
-            kind = "tensors" if source.endswith(CERTIFICATE_NAME) else "files"
+            of_files = not source.endswith((CERTIFICATE_NAME, CHECKSUMS))
+            kind = "files" if of_files else "tensors"
             lines.append(f"{source}: {len(findings) - len(wrong)} of {len(findings)} {kind} ok")
             lines += [f"  {finding}" for finding in wrong]
         if not self.findings:
             lines.append(f"no checklist here; the {self.tensors} tensors are complete")
         elif self.unchecked:
-            lines.append(f"no checksum here for {', '.join(self.unchecked)}")
+            lines.append(f"no list here speaks of {', '.join(self.unchecked)}")
+        if self.part:
+            lines.append(self.part)
         return "\n".join([*lines, self._conclusion()])
 
     def _conclusion(self) -> str:
         if not self.ok:
             return "NOT what it should be"
+        whole = "complete as far as this file goes" if self.part else "whole"
+        if self.unchecked and CHECKSUMS in self.findings:
+            return f"{whole}, and as it was written; nothing here tells by whom"
         if self.unchecked:
-            return "whole; nothing here tells whether it is unaltered"
-        return "whole and unaltered"
+            return f"{whole}; nothing here tells whether it is unaltered"
+        return f"{whole} and unaltered"
 
 
 def verify_model(
@@ -66,29 +80,73 @@ def verify_model(
 ) -> Verification:
     """Check a folder, or one weight file in it, against all that can tell, or one `checklist`.
 
-    Raises `LessonkitError` for what cannot be opened as a model, unless a list already says
-    that files of it are missing or altered.
+    What cannot be opened as a model, because files are cut off or do not fit together, is a
+    finding too. Raises `LessonkitError` where there is no model at all.
     """
     path = Path(path)
+    if not path.exists():
+        raise LessonkitError(
+            "There is no such file or folder.", where=path, remedy="Check the spelling of the path."
+        )
     folder, only = (path, None) if path.is_dir() else (path.parent, path)
     reports = dict(_reports(folder, checklist, only))
     findings = {source: report.findings for source, report in reports.items()}
     if not all(report.ok for report in reports.values()):
-        return Verification(findings, (), 0)
-    source = open_canonical(path)  # raises for files that are damaged or do not fit together
-    weights = source.files.shards if isinstance(source, MetaCheckpoint) else source.files
-    certificate = None if checklist or only else certificate_of(weights[0].parent)
+        return Verification(findings)
+    try:
+        model = open_model(path)
+    except LessonkitError as error:
+        if not _has_weights(path):
+            raise
+        damaged = Finding(Path(error.where or path).name, "damaged", error.what)
+        return Verification({**findings, "its own structure": (damaged,)})
+    certificate = None if checklist or only else certificate_of(model.weight_files[0].parent)
     if certificate is not None:
-        verdicts = verify_tensors(source, certificate)
+        verdicts = verify_tensors(model, certificate)
         findings[str(certificate)] = tuple(Finding(n, verdict) for n, verdict in verdicts.items())
-        return Verification(findings, (), len(source.names()))
+        return Verification(findings, (), len(model.names()))
     checked = {
         (report.folder / finding.name).absolute()
         for report in reports.values()
         for finding in report.findings
     }
-    unchecked = tuple(file.name for file in weights if file.absolute() not in checked)
-    return Verification(findings, unchecked, len(source.names()))
+    unchecked = [file for file in model.weight_files if file.absolute() not in checked]
+    if unchecked and (found := _by_own_checksums(model)):
+        findings[CHECKSUMS] = found
+    names = tuple(file.name for file in unchecked)
+    return Verification(findings, names, len(model.names()), _part(only))
+
+
+def _by_own_checksums(model: OpenModel) -> tuple[Finding, ...]:
+    """What the files' own checksums say of each tensor; empty where they are right but not all
+    tensors have one."""
+    found: list[Finding] = []
+    with byte_bar(sum(model.info(name).nbytes for name in model.names()), "verify") as bar:
+        for name in model.names():
+            try:
+                if model.check(name):
+                    found.append(Finding(name, "ok"))
+            except LessonkitError as error:
+                found.append(Finding(name, "altered", error.what))
+            model.release(name)
+            bar.update(model.info(name).nbytes)
+    all_checked = len(found) == len(model.names())
+    return tuple(found) if all_checked or any(f.verdict != "ok" for f in found) else ()
+
+
+def _part(file: Path | None) -> str:
+    """Is a single weight file one of several?"""
+    number = _SHARD.search(file.name) if file else None
+    if number is None:
+        return ""
+    return f"this is shard {int(number[1])} of {int(number[2])}; the others were not looked at"
+
+
+def _has_weights(path: Path) -> bool:
+    """Is there something that should be a model, whole or not?"""
+    if path.is_file():
+        return path.suffix in _WEIGHT_FILES
+    return any(file.suffix in _WEIGHT_FILES for file in path.rglob("*"))
 
 
 def _reports(

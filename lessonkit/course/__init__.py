@@ -1,4 +1,4 @@
-"""What a lesson needs around its subject: models, texts, checks, exercises, plots.
+"""What a lesson needs around its subject: a beginning, checks, exercises, plots.
 
 What lessons use most can be had from here, for example ``course.check``. Each name is imported
 when it is first used, so that ``from lessonkit import course`` takes no time.
@@ -7,49 +7,28 @@ when it is first used, so that ``from lessonkit import course`` takes no time.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from lessonkit.course.budget import questions_for, windows_for
-    from lessonkit.course.card import show
-    from lessonkit.course.compare import absent, check
-    from lessonkit.course.exercises import attempt, hint, solution
-    from lessonkit.course.models import describe, load
-    from lessonkit.course.ready import begin
-    from lessonkit.course.source import show_source
+from typing import Any
 
 _HOME = {
-    "absent": "compare",
     "attempt": "exercises",
-    "begin": "ready",
-    "check": "compare",
-    "describe": "models",
+    "begin": "start",
+    "check": "checking",
     "hint": "exercises",
-    "load": "models",
+    "look": "machine",
+    "print_error": "messages",
     "questions_for": "budget",
-    "show": "card",
+    "show": "plots",
     "show_source": "source",
     "solution": "exercises",
     "windows_for": "budget",
 }
 
-__all__ = [
-    "absent",
-    "attempt",
-    "begin",
-    "check",
-    "describe",
-    "hint",
-    "load",
-    "questions_for",
-    "show",
-    "show_source",
-    "solution",
-    "windows_for",
-]
+__all__ = [*_HOME, "exercises", "plots"]  # noqa: PLE0604  two of its modules are public too
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("exercises", "plots"):
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

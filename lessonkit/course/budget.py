@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-SMALL = 50_000_000
-"""Up to so many weights a model counts as small."""
+from lessonkit.models.size import is_small
 
 
 def windows_for(model: Any) -> int:
     """Windows of text to score: 40 for a small model, 2 for a large one."""
-    return 40 if _is_small(model) else 2
+    return 40 if is_small(model) else 2
 
 
 def questions_for(model: Any) -> int:
     """Questions to ask: 300 of a small model, 20 of a large one."""
-    return 300 if _is_small(model) else 20
-
-
-def _is_small(model: Any) -> bool:
-    return sum(p.numel() for p in model.parameters()) <= SMALL
+    return 300 if is_small(model) else 20

@@ -8,9 +8,8 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
+from lessonkit.models.memory import free_memory
 
 OLDEST_PYTHON = (3, 11)
 NEEDED_GB = {"memory": 2.0, "disk": 1.0}
@@ -109,23 +108,6 @@ def look() -> Machine:
         gpu=_gpu_name(),
         versions={name: _version(name) for name in LIBRARIES},
     )
-
-
-def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """The bytes that a program may still take: of the machine's, or of a container's limit.
-
-    Inside a container `group` is its own control group (Linux, version 2). Pages of files that
-    it read long ago count as used there, but are given back when needed.
-    """
-    available: int = psutil.virtual_memory().available
-    try:
-        limit = int((group / "memory.max").read_text())  # "max" where there is no limit
-        used = int((group / "memory.current").read_text())
-        details = (group / "memory.stat").read_text().split()
-    except (OSError, ValueError):
-        return available
-    cached = dict(zip(details[::2], details[1::2], strict=False)).get("inactive_file", "0")
-    return min(available, max(0, limit - used + int(cached)))
 
 
 def _version(distribution: str) -> str | None:

@@ -1,1 +1,11 @@
-"""What a model can still do: perplexity and closed-book recall."""
+"""How good is it? Perplexity with its protocol, and closed-book recall."""
+
+from lessonkit.evaluate.perplexity import Perplexity, perplexity
+from lessonkit.evaluate.recall import Recall, recall
+
+__all__ = [
+    "Perplexity",
+    "Recall",
+    "perplexity",
+    "recall",
+]

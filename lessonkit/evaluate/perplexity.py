@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as StructuralType
 
 from lessonkit.errors import LessonkitError
-from lessonkit.evaluate.progress import bar
+from lessonkit.models.size import is_small
+from lessonkit.progress import bar
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ _LOGITS_AT_ONCE = 1 << 24  # 64 MiB of float32
 
 
 class SomeText(StructuralType):
-    """What is needed of a text; `lessonkit.course.texts.Text` is one."""
+    """What is needed of a text; `lessonkit.models.texts.Text` is one."""
 
     @property
     def name(self) -> str:
@@ -143,7 +144,7 @@ def perplexity(
     cut = _cut(_token_ids(model, tokenizer, text), protocol, max_windows, _label(text))
     at_once = batch or max(1, _TOKENS_AT_ONCE // protocol.window)
     means: list[float] = []
-    with bar(len(cut), "perplexity", model=model) as progress:
+    with bar(len(cut), "perplexity", large=not is_small(model)) as progress:
         for start in range(0, len(cut), at_once):
             losses = token_losses(model, cut[start : start + at_once])
             means += losses.double().mean(dim=1).tolist()

@@ -12,32 +12,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.errors import LessonkitError
-from lessonkit.evaluate.generate import (
+from lessonkit.models.decoding import (
     Continuation,
     context_length,
     prompt_ids,
     stop_tokens,
 )
-from lessonkit.evaluate.progress import bar
+from lessonkit.models.questions import Question
+from lessonkit.models.size import is_small
+from lessonkit.progress import bar
 
 if TYPE_CHECKING:
     import torch
 
 EXTRA_TOKENS = 4  # beyond the answer's own: a model may cut it otherwise, or begin with a space
 UNFINISHED = "�"  # the tokenizer's sign for the first bytes of a character
-
-
-@dataclass(frozen=True)
-class Question:
-    """One fact: the text that leads up to it, without a space at its end, and what follows."""
-
-    id: str
-    language: str
-    question: str
-    prompt: str
-    answer: str
-    entity: str
-    attribute: str
 
 
 @dataclass(frozen=True)
@@ -95,13 +84,13 @@ def recall(
         raise LessonkitError(
             "Recall needs at least one question, an answer to each, and a batch of at least one.",
             where="questions",
-            remedy="Use lessonkit.course.texts.questions(language).",
+            remedy="Use lessonkit.models.texts.questions(language).",
         )
     prompts = [prompt_ids(tokenizer, question.prompt) for question in asked]
     allowed = [_allowed_tokens(tokenizer, question) for question in asked]
     _require_room(model, asked, prompts, allowed)
     completions: dict[int, str] = {}
-    with bar(len(asked), "recall", model=model) as progress:
+    with bar(len(asked), "recall", large=not is_small(model)) as progress:
         for group in _groups(prompts, batch):
             said = _complete_group(
                 model,

@@ -1,1 +1,29 @@
-"""Tensors on disk: reading, writing, checking. Knows no model."""
+"""Tensors on disk: containers, one interface over them, a writer, hashes and certificates."""
+
+from lessonkit.files.atomic import atomic_file, atomic_folder
+from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, compare, verify_tensors
+from lessonkit.files.checkpoint import Checkpoint, TensorSource, open_checkpoint, read_json
+from lessonkit.files.integrity import file_digest, verify
+from lessonkit.files.safetensors import TensorInfo, read_header
+from lessonkit.files.torch_file import read_torch_header, write_torch_file
+from lessonkit.files.writer import write_checkpoint
+
+__all__ = [
+    "CERTIFICATE_NAME",
+    "Certificate",
+    "Checkpoint",
+    "TensorInfo",
+    "TensorSource",
+    "atomic_file",
+    "atomic_folder",
+    "compare",
+    "file_digest",
+    "open_checkpoint",
+    "read_header",
+    "read_json",
+    "read_torch_header",
+    "verify",
+    "verify_tensors",
+    "write_checkpoint",
+    "write_torch_file",
+]

@@ -19,6 +19,9 @@ from typing import BinaryIO
 
 from lessonkit.errors import LessonkitError
 
+CERTIFICATE_NAME = "lessonkit-certificate.json"
+"""What every conversion leaves in its output (see `files.certificate`); it marks it as ours."""
+
 
 @contextmanager
 def atomic_folder(
@@ -30,11 +33,12 @@ def atomic_folder(
     """Yield a folder to write into; it becomes `out` when the block ends without an error.
 
     An `out` that exists (other than as an empty folder) is refused, or replaced as a whole
-    with `force`. `protect` names the sources: they, and folders that hold them, are never
+    with `force`, provided that lessonkit wrote it: anything else is refused, and what would have
+    been lost is named. `protect` names the sources: they, and folders that hold them, are never
     replaced. Every file written is synced before the rename.
     """
     out = Path(out)
-    _check_target(out, force=force, protect=protect)
+    _check_target(out, force=force, protect=protect, magic=None)
     with _workspace(out) as workspace:
         new = workspace / "new"
         new.mkdir()
@@ -50,16 +54,20 @@ def atomic_folder(
 def atomic_file(
     out: str | os.PathLike[str],
     *,
+    magic: bytes,
     force: bool = False,
     protect: Iterable[str | os.PathLike[str]] = (),
 ) -> Iterator[BinaryIO]:
-    """Yield an open binary file; it becomes `out` when the block ends without an error."""
+    """Yield an open binary file; it becomes `out` when the block ends without an error.
+
+    `magic` are the first bytes of such a file: `force` replaces no file that begins otherwise.
+    """
     out = Path(out)
-    _check_target(out, force=force, protect=protect)
     if out.is_dir():
         raise LessonkitError(
             "A file was to be written, but this is a folder.", where=out, remedy="Name a file."
         )
+    _check_target(out, force=force, protect=protect, magic=magic)
     with _workspace(out) as workspace:
         new = workspace / "new"
         with new.open("w+b") as file:
@@ -98,7 +106,10 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def _check_target(out: Path, *, force: bool, protect: Iterable[str | os.PathLike[str]]) -> None:
+def _check_target(
+    out: Path, *, force: bool, protect: Iterable[str | os.PathLike[str]], magic: bytes | None
+) -> None:
+    """Refuse an output that exists, unless `force` may replace it; nothing foreign is lost."""
     if not out.exists() and not out.is_symlink():
         return
     if out.is_dir() and not any(out.iterdir()):
@@ -107,7 +118,7 @@ def _check_target(out: Path, *, force: bool, protect: Iterable[str | os.PathLike
         raise LessonkitError(
             "The output exists already; nothing was written.",
             where=out,
-            remedy="Choose another name, or replace it with --force (force=True).",
+            remedy="Choose another name, or replace it: --force.",
         )
     final = out.resolve()
     for path in (*protect, Path.cwd(), Path.home()):
@@ -117,6 +128,37 @@ def _check_target(out: Path, *, force: bool, protect: Iterable[str | os.PathLike
                 where=out,
                 remedy="Choose another name for the output.",
             )
+    if lost := _not_ours(out, magic):
+        shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
+        raise LessonkitError(
+            f"This was not written by lessonkit; replacing it would delete {shown}.",
+            where=out,
+            remedy="Choose another name for the output, or delete it yourself.",
+        )
+
+
+def _not_ours(out: Path, magic: bytes | None) -> list[str]:
+    """The names of what a replacement would delete and lessonkit did not write.
+
+    A folder is ours if it carries a certificate, or if `fetch` listed all that is in it in a
+    SHA256SUMS; a file is ours if it begins as the one to be written does.
+    """
+    if out.is_symlink():  # what it leads to stays
+        return []
+    if not out.is_dir():
+        if out.is_file() and magic is not None:
+            with out.open("rb") as file:
+                if file.read(len(magic)) == magic:
+                    return []
+        return [out.name]
+    if magic is None and (out / CERTIFICATE_NAME).is_file():
+        return []
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if not path.is_dir())
+    listed = {"SHA256SUMS"} if magic is None and (out / "SHA256SUMS").is_file() else set()
+    if listed:
+        lines = (out / "SHA256SUMS").read_text(encoding="utf-8", errors="replace").splitlines()
+        listed |= {line.partition("  ")[2] for line in lines}
+    return [name for name in names if name not in listed]
 
 
 @contextmanager

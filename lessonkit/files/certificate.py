@@ -19,13 +19,14 @@ import numpy as np
 
 import lessonkit
 from lessonkit.errors import LessonkitError
+from lessonkit.files.atomic import CERTIFICATE_NAME
 from lessonkit.files.checkpoint import TensorSource, read_json
 from lessonkit.files.difference import Difference, is_cast, measure, same_bytes
 from lessonkit.files.dtypes import FLOATS, Array, bytes_of
-from lessonkit.files.integrity import progress_bar
+from lessonkit.progress import byte_bar
 
-CERTIFICATE_NAME = "lessonkit-certificate.json"
 IDENTICAL = "bit-identical"
+OTHER_WAY = "cast the other way"
 
 
 def tensor_sha256(bits: Array) -> str:
@@ -78,13 +79,13 @@ class Certificate:
 
     def cast(
         self, name: str, bits: Array, dtype: str, result: Array, result_dtype: str, *,
-        source: Sequence[str] = (),
+        sha256: str | None = None, source: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Record a tensor that was rounded to another dtype."""
         difference = measure(bits, dtype, result, result_dtype)
         self.rounding += difference
         self.records[name] = Record(
-            f"dtype cast: {difference}", dtype, bits.shape, tensor_sha256(bits), source,
+            f"dtype cast: {difference}", dtype, bits.shape, sha256 or tensor_sha256(bits), source,
             {"output_dtype": result_dtype, "output_sha256": tensor_sha256(result)},
         )  # fmt: skip
 
@@ -140,7 +141,7 @@ def verify_tensors(source: TensorSource, path: str | os.PathLike[str]) -> dict[s
         )
     present = set(source.names())
     verdicts = {}
-    with progress_bar("verify", _total_bytes(source)) as bar:
+    with byte_bar(_total_bytes(source), "verify") as bar:
         for name, record in tensors.items():
             if name not in present:
                 verdicts[name] = "missing"
@@ -166,7 +167,7 @@ def _is_as_recorded(source: TensorSource, name: str, record: Mapping[str, Any]) 
 @dataclass(frozen=True)
 class Match:
     """The comparison of one tensor. `kind` is "bit-identical", "dtype cast" (B is A, rounded),
-    "different", "shape", "only in A" or "only in B"."""
+    "cast the other way" (A is B, rounded), "different", "shape", "only in A" or "only in B"."""
 
     name: str
     kind: str
@@ -207,6 +208,19 @@ class Comparison:
 
         return [match for match in self.matches if not within(match)]
 
+    def report(self, *, allow_cast: bool = False, tolerance: float = 0.0) -> str:
+        """The tensors that differ by more than was asked for, a line each; then the sum."""
+        beyond = self.beyond(allow_cast=allow_cast, tolerance=tolerance)
+        if not self.common:
+            hint = "name Meta's files by their folder, not one by one"
+            return f"{self}\nthe two have no name in common: {hint}"
+        lines = [*map(str, beyond), str(self)]
+        if beyond:
+            lines.append(f"{len(beyond)} tensors differ by more than was asked for")
+        if any(match.kind == OTHER_WAY for match in beyond):
+            lines.append("A is B, rounded: name the two the other way round, with --allow-cast")
+        return "\n".join(lines)
+
     def __str__(self) -> str:
         kinds: dict[str, int] = {}
         for match in self.matches:
@@ -222,7 +236,7 @@ def compare(a: TensorSource, b: TensorSource) -> Comparison:
     names_a, names_b = a.names(), b.names()
     known_a, known_b = set(names_a), set(names_b)
     matches = []
-    with progress_bar("compare", _total_bytes(a)) as bar:
+    with byte_bar(_total_bytes(a), "compare") as bar:
         for name in names_a:
             if name not in known_b:
                 matches.append(Match(name, "only in A"))
@@ -249,9 +263,12 @@ def _match(name: str, a: TensorSource, b: TensorSource) -> Match:
     if info_a.dtype not in FLOATS or info_b.dtype not in FLOATS:
         return Match(name, "different", f"the bits of {info_a.dtype} against {info_b.dtype}")
     difference = measure(bits_a, info_a.dtype, bits_b, info_b.dtype)
-    if info_a.dtype != info_b.dtype and is_cast(bits_a, info_a.dtype, bits_b, info_b.dtype):
-        detail = f"{info_a.dtype} to {info_b.dtype}: {difference}"
-        return Match(name, "dtype cast", detail, difference)
+    detail = f"{info_a.dtype} to {info_b.dtype}: {difference}"
+    if info_a.dtype != info_b.dtype:
+        if is_cast(bits_a, info_a.dtype, bits_b, info_b.dtype):
+            return Match(name, "dtype cast", detail, difference)
+        if is_cast(bits_b, info_b.dtype, bits_a, info_a.dtype):
+            return Match(name, OTHER_WAY, detail, difference)
     detail = f"{difference}, largest difference {difference.largest:.3g}"
     return Match(name, "different", detail, difference)
 

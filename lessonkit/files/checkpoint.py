@@ -5,7 +5,7 @@
 
 Files are memory-mapped: opening reads the headers only, and a tensor's bytes are read when
 they are used. Meta's model-parallel shards each open as one checkpoint; how they join is
-knowledge about the model, and lives in `lessonkit.convert.meta_layout`.
+knowledge about the model, and lives in `lessonkit.llama.layout`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import DTYPES, Array
 from lessonkit.files.integrity import inner_name
-from lessonkit.files.safetensors_header import TensorInfo, read_header
+from lessonkit.files.safetensors import TensorInfo, read_header
 from lessonkit.files.torch_file import read_torch_header
 
 if TYPE_CHECKING:
@@ -38,6 +39,15 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 class TensorSource(Protocol):
     """What every view over tensors offers; conversions and comparisons need no more."""
 
+    path: Path
+    """The folder or file that was opened."""
+    form: str
+    """What kind of checkpoint it is, in words."""
+    weight_files: list[Path]
+    """The files that hold the tensors."""
+    notes: list[str]
+    """What was noticed when it was opened."""
+
     def names(self) -> list[str]:
         """The tensors' names."""
         ...
@@ -50,6 +60,13 @@ class TensorSource(Protocol):
         """The bits of a tensor."""
         ...
 
+    def check(self, name: str) -> bool:
+        """Compare a tensor with its file's own checksum: False where the file has none.
+
+        Raises LessonkitError if the two differ.
+        """
+        ...
+
     def release(self, name: str) -> None:
         """The tensor's memory is not needed for now."""
         ...
@@ -57,29 +74,47 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the bytes of a tensor are: `stride` (in values) only for a strided window."""
+    """Where the bytes of a tensor are: `stride` (in values) only for a strided window.
+
+    `storage` are the start and length in bytes of the record that the window looks into, and
+    `crc` its CRC-32, where the file has one.
+    """
 
     file: Path
     start: int
     offset: int = 0
     stride: tuple[int, ...] | None = None
+    storage: tuple[int, int] = (0, 0)
+    crc: int | None = None
 
 
 class Checkpoint:
-    """The tensors of one checkpoint, lazily.
+    """The tensors of one checkpoint, lazily: a weight file, an index, or a folder with one.
 
-    `form` is "safetensors" or "pytorch", `files` are the weight files, `metadata` is what a
-    safetensors header says about itself.
+    `form` is "safetensors" or "pytorch", `weight_files` are the files that hold tensors, `metadata`
+    is what a safetensors header says about itself.
     """
 
-    def __init__(self, path: Path, form: str) -> None:
-        self.path = path
-        self.form = form
-        self.files: list[Path] = []
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.weight_files: list[Path] = []
         self.metadata: dict[str, str] = {}
+        self.notes: list[str] = []
         self._infos: dict[str, TensorInfo] = {}
         self._places: dict[str, _Place] = {}
         self._maps: dict[Path, mmap.mmap] = {}
+        if not self.path.exists():
+            raise LessonkitError(
+                "There is no such file or folder.",
+                where=path,
+                remedy="Check the spelling of the path.",
+            )
+        file = _find_weights(self.path) if self.path.is_dir() else self.path
+        self.form = "safetensors" if ".safetensors" in file.name else "pytorch"
+        if file.name.endswith(".index.json"):
+            self._add_shards(file)
+        else:
+            self._add_file(file)
 
     def names(self) -> list[str]:
         """The tensors' names, file by file, in the order in which the bytes lie."""
@@ -123,9 +158,33 @@ class Checkpoint:
         """The same as a torch tensor. Writing to it never reaches the file."""
         import torch
 
-        dtype: torch.dtype = getattr(torch, DTYPES[self.info(name).dtype].torch_name)
+        # A format that torch lacks, or packs several values of into one, stays bytes.
+        its_dtype = DTYPES[self.info(name).dtype]
         mapped = torch.from_numpy(self._mapped(name))
+        dtype: torch.dtype = getattr(torch, its_dtype.torch_name, torch.uint8)
         return mapped if mapped.dtype == dtype else mapped.view(dtype)
+
+    def check(self, name: str) -> bool:
+        """Compare the bytes of a tensor with the CRC-32 that a zip archive carries for them.
+
+        False where there is none: safetensors has no checksums, and torch can be told to write
+        none. Raises LessonkitError if they differ: bytes were changed after the file was written.
+        """
+        self.info(name)
+        place = self._places[name]
+        if place.crc is None:
+            return False
+        start, length = place.storage
+        with memoryview(self._map(place.file)) as content, content[start : start + length] as part:
+            found = zlib.crc32(part)
+        if found != place.crc:
+            raise LessonkitError(
+                f"The tensor {name} is not as it was written: its CRC-32 is {found:08x}, and the "
+                f"file says {place.crc:08x}.",
+                where=place.file,
+                remedy="Fetch the file again; it was altered on the way or on the disk.",
+            )
+        return True
 
     def release(self, name: str) -> None:
         """Give a tensor's pages back to the system; using it again reads them again.
@@ -134,7 +193,7 @@ class Checkpoint:
         """
         place, info = self._places[name], self._infos[name]
         if hasattr(mmap.mmap, "madvise") and info.nbytes:
-            start = place.start + place.offset * DTYPES[info.dtype].itemsize
+            start = place.start + place.offset * DTYPES[info.dtype].block_bytes
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             length = start + info.nbytes - first
             self._map(place.file).madvise(mmap.MADV_DONTNEED, first, length)
@@ -148,18 +207,19 @@ class Checkpoint:
 
     def _mapped(self, name: str) -> Array:
         info = self.info(name)
-        place, bits = self._places[name], DTYPES[info.dtype].bits
+        place, dtype = self._places[name], DTYPES[info.dtype]
+        shape = dtype.stored_shape(info.shape)
         if info.count == 0:
-            return np.empty(info.shape, bits)
-        start = place.start + place.offset * bits.itemsize
+            return np.empty(shape, dtype.bits)
+        start = place.start + place.offset * dtype.block_bytes
         if place.stride is not None:
-            strides = tuple(step * bits.itemsize for step in place.stride)
-            return np.ndarray(info.shape, bits, self._map(place.file), start, strides)
-        return np.ndarray(info.shape, bits, self._map(place.file), start)
+            strides = tuple(step * dtype.bits.itemsize for step in place.stride)
+            return np.ndarray(shape, dtype.bits, self._map(place.file), start, strides)
+        return np.ndarray(shape, dtype.bits, self._map(place.file), start)
 
     def _add_file(self, file: Path) -> list[str]:
         """Take in the tensors of one weight file; returns their names."""
-        self.files.append(file)
+        self.weight_files.append(file)
         try:
             if self.form == "safetensors":
                 header = read_header(file)
@@ -170,7 +230,14 @@ class Checkpoint:
                 torch_header = read_torch_header(file)
                 infos = torch_header.tensors
                 places = {
-                    name: _Place(file, torch_header.starts[name], stored.offset, stored.stride)
+                    name: _Place(
+                        file,
+                        start := torch_header.starts[name],
+                        stored.offset,
+                        stored.stride,
+                        (start, DTYPES[stored.dtype].nbytes(stored.length)),
+                        torch_header.checksums.get(name),
+                    )
                     for name, stored in torch_header.stored.items()
                 }
         except OSError as error:
@@ -190,22 +257,29 @@ class Checkpoint:
         self._places.update(places)
         return list(infos)
 
+    def _add_shards(self, index: Path) -> None:
+        """Open the shards that an index names; both must agree on every tensor."""
+        weight_map = _read_index(index)
+        for shard in sorted(set(weight_map.values())):
+            file = index.parent / shard
+            if not file.is_file():
+                raise LessonkitError(
+                    f"The shard {shard} is missing.", where=index, remedy="Fetch this file again."
+                )
+            promised = {name for name, its_shard in weight_map.items() if its_shard == shard}
+            found = set(self._add_file(file))
+            for name in sorted(promised ^ found):
+                problem = "is not in it" if name in promised else "is in it, against the index"
+                raise LessonkitError(
+                    f"The index and the shard {shard} disagree: the tensor {name} {problem}.",
+                    where=index,
+                    remedy="Fetch the index and the shards again, from the same revision.",
+                )
+
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint: a weight file, an index file, or a folder that holds one of them."""
-    path = Path(path)
-    if not path.exists():
-        raise LessonkitError(
-            "There is no such file or folder.", where=path, remedy="Check the spelling of the path."
-        )
-    file = _find_weights(path) if path.is_dir() else path
-    form = "safetensors" if ".safetensors" in file.name else "pytorch"
-    checkpoint = Checkpoint(path, form)
-    if file.name.endswith(".index.json"):
-        _add_shards(checkpoint, file)
-    else:
-        checkpoint._add_file(file)
-    return checkpoint
+    return Checkpoint(path)
 
 
 def has_weights(folder: Path) -> bool:
@@ -247,26 +321,6 @@ def _find_weights(folder: Path) -> Path:
         if others
         else "Check the path, and that the download is complete.",
     )
-
-
-def _add_shards(checkpoint: Checkpoint, index: Path) -> None:
-    """Open the shards that an index names; both must agree on every tensor."""
-    weight_map = _read_index(index)
-    for shard in sorted(set(weight_map.values())):
-        file = index.parent / shard
-        if not file.is_file():
-            raise LessonkitError(
-                f"The shard {shard} is missing.", where=index, remedy="Fetch this file again."
-            )
-        promised = {name for name, its_shard in weight_map.items() if its_shard == shard}
-        found = set(checkpoint._add_file(file))
-        for name in sorted(promised ^ found):
-            problem = "is not in it" if name in promised else "is in it, against the index"
-            raise LessonkitError(
-                f"The index and the shard {shard} disagree: the tensor {name} {problem}.",
-                where=index,
-                remedy="Fetch the index and the shards again, from the same revision.",
-            )
 
 
 def _read_index(index: Path) -> dict[str, str]:

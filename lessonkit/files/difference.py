@@ -7,13 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lessonkit.files.dtypes import DTYPES, Array, cast, to_float32
+from lessonkit.formats.floats import BF16, FP16, FP32, ulp
 
-_MANTISSA_AND_SMALLEST_EXPONENT = {
-    "F16": (10, -14),
-    "BF16": (7, -126),
-    "F32": (23, -126),
-    "F64": (52, -1022),
-}
+_FORMATS = {"F16": FP16, "BF16": BF16, "F32": FP32}
 _CHUNK = 1 << 20  # values compared at a time, so that memory stays small
 
 
@@ -80,10 +76,8 @@ def measure(a: Array, a_dtype: str, b: Array, b_dtype: str) -> Difference:
 
 def _ulp(values: Array, dtype: str) -> Array:
     """The distance between neighbouring numbers of a format, at these values (float64)."""
-    mantissa, smallest = _MANTISSA_AND_SMALLEST_EXPONENT[dtype]
-    _, exponent = np.frexp(values)  # values = m * 2**exponent with m in [0.5, 1)
-    ulp: Array = np.ldexp(1.0, np.maximum(exponent - 1, smallest) - mantissa)
-    return ulp
+    gaps: Array = np.spacing(np.abs(values)) if dtype == "F64" else ulp(values, _FORMATS[dtype])
+    return gaps
 
 
 def same_bytes(a: Array, b: Array) -> bool:

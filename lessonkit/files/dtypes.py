@@ -6,11 +6,13 @@ bits, in unsigned integers of the same width; a dtype name such as "BF16" goes w
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lessonkit.errors import LessonkitError
+from lessonkit.formats.floats import bf16_bits, bf16_values
 
 if TYPE_CHECKING:
     import torch
@@ -19,24 +21,55 @@ Array = np.ndarray[Any, Any]
 
 
 class DType(NamedTuple):
-    """One storage format: numpy's type for its bits, torch's name, is numpy's type the value?"""
+    """One storage format: numpy's type for its bits, torch's name, is numpy's type the value?
+
+    `values` of them take `block` bytes together; for most formats that is one value and its own
+    bytes. A format smaller than a byte, or one whose values share a scale, has larger blocks.
+    """
 
     bits: np.dtype[Any]
     torch_name: str
     native: bool = True
+    values: int = 1
+    block: int = 0
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of one value."""
-        return self.bits.itemsize
+    def block_bytes(self) -> int:
+        """Bytes of one block of `values`."""
+        return self.block or self.bits.itemsize
+
+    def nbytes(self, count: int) -> int:
+        """Bytes of `count` values; a block that they do not fill counts as whole."""
+        return -(-count // self.values) * self.block_bytes
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the array of bits: that of the values where each has bits of its own."""
+        if self.values == 1:
+            return shape
+        rows, columns = shape[:-1], shape[-1] if shape else 1
+        if columns % self.values:
+            return (self.nbytes(math.prod(shape)) // self.bits.itemsize,)
+        return (*rows, self.nbytes(columns) // self.bits.itemsize)
 
 
+def _opaque(torch_name: str, values: int = 1, block: int = 1) -> DType:
+    """A format whose bits are carried along but not read as numbers here."""
+    return DType(np.dtype("u1"), torch_name, native=False, values=values, block=block)
+
+
+# All that the safetensors library knows; a test holds the two together.
 DTYPES: dict[str, DType] = {
     "BOOL": DType(np.dtype("?"), "bool"),
+    "F4": _opaque("float4_e2m1fn_x2", values=2),
+    "F6_E2M3": _opaque("float6_e2m3", values=4, block=3),
+    "F6_E3M2": _opaque("float6_e3m2", values=4, block=3),
     "U8": DType(np.dtype("u1"), "uint8"),
     "I8": DType(np.dtype("i1"), "int8"),
-    "F8_E4M3": DType(np.dtype("u1"), "float8_e4m3fn", native=False),
-    "F8_E5M2": DType(np.dtype("u1"), "float8_e5m2", native=False),
+    "F8_E5M2": _opaque("float8_e5m2"),
+    "F8_E4M3": _opaque("float8_e4m3fn"),
+    "F8_E8M0": _opaque("float8_e8m0fnu"),
+    "F8_E4M3FNUZ": _opaque("float8_e4m3fnuz"),
+    "F8_E5M2FNUZ": _opaque("float8_e5m2fnuz"),
     "I16": DType(np.dtype("<i2"), "int16"),
     "U16": DType(np.dtype("<u2"), "uint16"),
     "F16": DType(np.dtype("<f2"), "float16"),
@@ -44,9 +77,10 @@ DTYPES: dict[str, DType] = {
     "I32": DType(np.dtype("<i4"), "int32"),
     "U32": DType(np.dtype("<u4"), "uint32"),
     "F32": DType(np.dtype("<f4"), "float32"),
+    "C64": DType(np.dtype("<c8"), "complex64"),
+    "F64": DType(np.dtype("<f8"), "float64"),
     "I64": DType(np.dtype("<i8"), "int64"),
     "U64": DType(np.dtype("<u8"), "uint64"),
-    "F64": DType(np.dtype("<f8"), "float64"),
 }
 _PIECE = 1 << 20
 FLOATS = ("F16", "BF16", "F32", "F64")
@@ -91,7 +125,7 @@ def bits_of(data: Array | torch.Tensor, dtype: str | None = None) -> tuple[Array
     if not DTYPES[name].native:
         import torch
 
-        tensor = tensor.view(torch.uint16 if DTYPES[name].itemsize == 2 else torch.uint8)
+        tensor = tensor.view(torch.uint16 if DTYPES[name].bits.itemsize == 2 else torch.uint8)
     return tensor.numpy(), name
 
 
@@ -107,7 +141,7 @@ def to_float32(bits: Array, dtype: str) -> Array:
             f"{dtype} does not hold floating-point values.", remedy=f"Use one of {FLOATS}."
         )
     if dtype == "BF16":
-        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return bf16_values(bits)
     return bits if dtype == "F64" else bits.astype(np.float32, copy=False)
 
 
@@ -135,9 +169,4 @@ def _round(values: Array, target: str) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         if target != "BF16":
             return values.astype(DTYPES[target].bits)
-        raw = values.astype(np.float32, copy=False).view(np.uint32)
-    # Adding 0x7fff, and one more if the kept part is odd, rounds to nearest, ties to even.
-    odd = (raw >> np.uint32(16)) & np.uint32(1)
-    rounded = (raw + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-    nan = (raw & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
-    return np.where(nan, np.uint32(0x7FC0), rounded).astype(np.uint16)
+        return bf16_bits(values.astype(np.float32, copy=False))

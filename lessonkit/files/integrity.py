@@ -11,25 +11,21 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from lessonkit.errors import LessonkitError
+from lessonkit.files.foreign import is_lfs_pointer
+from lessonkit.progress import byte_bar
 
 GIT_BLOB = "git-blob-sha1"
 ALGORITHM_OF_LENGTH = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 CHECKLIST_NAMES = ("checklist.chk", "tokenizer_checklist.chk", "SHA256SUMS", "SHA256SUMS.txt")
 
 _CHUNK_BYTES = 1 << 20
-_BIG_BYTES = 256 << 20
 _LARGEST_CHECKLIST = 16 << 20
 _LINE = re.compile(r"([0-9a-fA-F]+)[ \t]+\*?(\S.*)")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -68,18 +64,6 @@ class Report:
         return "\n".join(str(finding) for finding in self.findings)
 
 
-def progress_bar(label: str, total_bytes: int) -> tqdm[NoReturn]:
-    """A bar that counts bytes; drawn only for big files, and only in a terminal."""
-    return tqdm(
-        total=total_bytes,
-        desc=label,
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        disable=total_bytes < _BIG_BYTES or not sys.stderr.isatty(),
-    )
-
-
 def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """The hexadecimal digest of a file, read in pieces of 1 MiB.
 
@@ -95,7 +79,7 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
             else:
                 digest = hashlib.new(algorithm, usedforsecurity=False)
             buffer = memoryview(bytearray(_CHUNK_BYTES))
-            with progress_bar(path.name, size) as advance:
+            with byte_bar(size, path.name) as advance:
                 while count := file.readinto(buffer):
                     digest.update(buffer[:count])
                     advance.update(count)
@@ -231,10 +215,8 @@ def _split_digest(digest: str, *, where: object) -> tuple[str, str]:
 
 def _pointer_note(path: Path) -> str:
     """Say so when the file is only git's placeholder for the real one (a frequent mistake)."""
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            return "a git-lfs pointer, not the file itself: run `git lfs pull`"
-    return ""
+    pointer = is_lfs_pointer(path)
+    return "a git-lfs pointer, not the file itself: run `git lfs pull`" if pointer else ""
 
 
 def _missing_end(path: Path, size: int) -> str:

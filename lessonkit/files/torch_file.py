@@ -17,7 +17,8 @@ from typing import BinaryIO, NoReturn
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import DTYPES, Array, bytes_of
-from lessonkit.files.safetensors_header import TensorInfo
+from lessonkit.files.foreign import refuse_foreign
+from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.torch_pickle import (
     LARGEST_PICKLE,
     StoredTensor,
@@ -31,11 +32,16 @@ _ALIGNMENT = 64  # as torch: a mapped record can be used in place
 
 @dataclass(frozen=True)
 class TorchHeader:
-    """The tensors of one file, and the byte at which each one's storage begins."""
+    """The tensors of one file, and the byte at which each one's storage begins.
+
+    `checksums` are the CRC-32s that the zip archive carries for the storages, by tensor; empty for
+    files written without them.
+    """
 
     tensors: dict[str, TensorInfo]
     stored: dict[str, StoredTensor]
     starts: dict[str, int]
+    checksums: dict[str, int]
 
 
 def read_torch_header(path: str | os.PathLike[str]) -> TorchHeader:
@@ -51,6 +57,7 @@ def read_torch_header(path: str | os.PathLike[str]) -> TorchHeader:
             with zipfile.ZipFile(file) as archive:
                 records = _records(archive, path)
                 prefix = _prefix(records, path)
+                _forget_absent_checksums(records)
                 if records.get(f"{prefix}byteorder") and (
                     archive.read(f"{prefix}byteorder") != b"little"
                 ):
@@ -66,7 +73,12 @@ def read_torch_header(path: str | os.PathLike[str]) -> TorchHeader:
             for name, tensor in stored.items()
         }
     tensors = {name: TensorInfo(name, t.dtype, t.shape) for name, t in stored.items()}
-    return TorchHeader(tensors, stored, starts)
+    checksums = {
+        name: crc
+        for name, tensor in stored.items()
+        if (crc := records[f"{prefix}data/{tensor.key}"].CRC) is not None
+    }
+    return TorchHeader(tensors, stored, starts, checksums)
 
 
 def write_torch_file(file: BinaryIO, tensors: Iterable[tuple[str, str, Array]]) -> None:
@@ -106,6 +118,7 @@ def _write_record(archive: zipfile.ZipFile, name: str, content: bytes | memoryvi
 
 
 def _expect_zip(file: BinaryIO, path: Path) -> None:
+    refuse_foreign(file, path)
     head = file.read(len(_LEGACY_MAGIC))
     if head == _LEGACY_MAGIC:
         raise LessonkitError(
@@ -113,12 +126,6 @@ def _expect_zip(file: BinaryIO, path: Path) -> None:
             where=path,
             remedy="Re-save it once, where you trust its source: "
             "torch.save(torch.load(old, weights_only=True), new).",
-        )
-    if head.startswith(b"version https"):
-        raise LessonkitError(
-            "This is a git-lfs pointer, not the file itself.",
-            where=path,
-            remedy="Run `git lfs pull`, or fetch the file again.",
         )
     if not head.startswith(b"PK\x03\x04"):
         kind = "a bare pickle" if head.startswith(b"\x80") else "no PyTorch file"
@@ -138,6 +145,13 @@ def _records(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
             )
         records[record.filename] = record
     return records
+
+
+def _forget_absent_checksums(records: dict[str, zipfile.ZipInfo]) -> None:
+    """torch can be told to write no CRC-32: then all of them are 0, and mean nothing."""
+    if not any(record.CRC for record in records.values()):
+        for record in records.values():
+            record.CRC = None  # type: ignore[assignment]  zipfile then checks nothing
 
 
 def _prefix(records: dict[str, zipfile.ZipInfo], path: Path) -> str:
@@ -166,7 +180,7 @@ def _record_start(
     record = records.get(name)
     if record is None:
         _refuse(f"The archive lacks the record {name}.", path)
-    needed = tensor.length * DTYPES[tensor.dtype].itemsize
+    needed = tensor.length * DTYPES[tensor.dtype].block_bytes
     if record.file_size != needed:
         _refuse(f"The record {name} has {record.file_size:,} bytes, not {needed:,}.", path)
     file.seek(record.header_offset)

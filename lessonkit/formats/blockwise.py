@@ -22,7 +22,7 @@ from lessonkit.formats.blockwise_kernels import (
     quantize_with_torch,
 )
 from lessonkit.formats.codebooks import Codebook
-from lessonkit.formats.double_quant import NESTED_BLOCK, DoubleQuantized, double_quantize
+from lessonkit.formats.double_quant import DoubleQuantized, double_quantize
 
 if TYPE_CHECKING:
     import torch
@@ -74,18 +74,6 @@ class Blockwise:
         else:
             scale_bytes = self.absmax.nbytes
         return 8 * (self.packed.nbytes + scale_bytes) / self.shape.numel()
-
-
-def bits_per_weight(block_size: int, *, double_quant: bool = False) -> float:
-    """Bits for each weight of a long tensor of 4-bit codes.
-
-    ``4 + 32 / block_size``, or ``4 + 8 / block_size + 32 / (256 * block_size)`` with double
-    quantisation: 4.5 and 4.127 for blocks of 64.
-    """
-    _check_block_size(block_size)
-    if double_quant:
-        return 4 + 8 / block_size + 32 / (block_size * NESTED_BLOCK)
-    return 4 + 32 / block_size
 
 
 def quantize_blockwise(
@@ -154,19 +142,8 @@ def dequantize_blockwise(
     return flat.reshape(shape)
 
 
-def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """Pack codes (uint8, 0 to 15, flattened) two a byte, the first in the high nibble.
-
-    An odd last code shares its byte with 0.
-    """
-    import torch
-
-    flat = torch.nn.functional.pad(codes.reshape(-1), (0, codes.numel() % 2))
-    return (flat[0::2] << 4) | flat[1::2]
-
-
 def unpack_nibbles(packed: torch.Tensor, size: int) -> torch.Tensor:
-    """Undo :func:`pack_nibbles`: return the first ``size`` codes, uint8 [size]."""
+    """Two codes a byte, the first in the high nibble: return the first ``size``, uint8."""
     import torch
 
     flat = packed.reshape(-1)

@@ -38,7 +38,7 @@ class Codebook:
     Attributes
     ----------
     name:
-        Short name, as used in scheme names.
+        Short name, bitsandbytes' own where it has one.
     values:
         The value of each code, 0 to 15: exact float32 numbers in [-1, 1].
     search_order:
@@ -52,6 +52,11 @@ class Codebook:
     values: tuple[float, ...]
     search_order: tuple[int, ...]
     source: str
+
+    @property
+    def label(self) -> str:
+        """The name in schemes: "int4" alone is integers with a scale, not a table of values."""
+        return "int4 codebook" if self.name == "int4" else self.name
 
     @cached_property
     def thresholds(self) -> np.ndarray:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NESTED_BLOCK = 256
 """How many scales share a scale of their own."""
 
+SCALE_BITS = 8 + 32 / NESTED_BLOCK
+"""What a block's scale costs: its own 8 bits, and its share of the scale that it shares."""
+
 _LOOKUP_CELLS = 1 << 16
 
 

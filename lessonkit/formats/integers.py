@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.arrays import as_float_tensor, require_finite
+from lessonkit.formats.blocks import bits_per_weight, grouped, ungrouped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +63,7 @@ class IntQuantized:
         """Return ``(codes - zeros) * scales`` as float32, in the input's shape."""
         import torch
 
-        codes = _grouped(self.codes, self.granularity, self.block_size).to(torch.float32)
+        codes = _groups(self.codes, self.granularity, self.block_size).to(torch.float32)
         if self.zeros is not None:
             codes = codes - self.zeros.to(torch.float32).unsqueeze(-1)
         return _ungrouped(codes * self.scales.unsqueeze(-1), self.codes.shape)
@@ -77,8 +78,8 @@ class IntQuantized:
             zero_bits = 0
         elif zero_bits is None:
             zero_bits = self.bits
-        parameters = self.scales.numel() * (scale_bits + zero_bits)
-        return self.bits + parameters / self.codes.numel()
+        size = self.codes.numel() / self.scales.numel()
+        return bits_per_weight(self.bits, size, scale_bits=scale_bits, zero_bits=zero_bits)
 
 
 def quantize_absmax(
@@ -118,7 +119,7 @@ def quantize_absmax(
     import torch
 
     tensor = as_float_tensor(x)
-    groups = _grouped(tensor.to(torch.float32), granularity, block_size)
+    groups = _groups(tensor.to(torch.float32), granularity, block_size)
     absmax = groups.abs().amax(dim=-1)
     require_finite(absmax)
     top = 2 ** (bits - 1) - 1
@@ -146,7 +147,7 @@ def quantize_zero_point(
     import torch
 
     tensor = as_float_tensor(x)
-    groups = _grouped(tensor.to(torch.float32), granularity, block_size)
+    groups = _groups(tensor.to(torch.float32), granularity, block_size)
     low = groups.amin(dim=-1).clamp_(max=0.0)
     high = groups.amax(dim=-1).clamp_(min=0.0)
     require_finite(high - low)
@@ -163,13 +164,6 @@ def quantize_zero_point(
         granularity,
         block_size,
     )
-
-
-def bits_per_weight(
-    bits: int, group_size: int, *, scale_bits: int = 32, zero_bits: int = 0
-) -> float:
-    """Bits a weight of a group costs: ``bits + (scale_bits + zero_bits) / group_size``."""
-    return bits + (scale_bits + zero_bits) / group_size
 
 
 def _check(bits: int, granularity: str, block_size: int | None) -> None:
@@ -196,28 +190,16 @@ def _check(bits: int, granularity: str, block_size: int | None) -> None:
         )
 
 
-def _grouped(values: torch.Tensor, granularity: str, block_size: int | None) -> torch.Tensor:
-    """View ``values`` as [rows, groups, size], padding a ragged last block with zeros.
-
-    Zeros change neither the largest magnitude nor a range that must contain zero.
-    """
-    import torch
-
+def _groups(values: torch.Tensor, granularity: str, block_size: int | None) -> torch.Tensor:
+    """View ``values`` as [rows, groups, size], by what shares a scale."""
     if granularity == "tensor":
         return values.reshape(1, 1, -1)
-    rows = values.reshape(-1, values.shape[-1] if values.dim() else 1)
-    if block_size is None:
-        return rows.unsqueeze(1)
-    rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % block_size))
-    return rows.reshape(rows.shape[0], -1, block_size)
+    return grouped(values, block_size)
 
 
 def _ungrouped(groups: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Undo :func:`_grouped`: drop the padding and return to ``shape``."""
-    if groups.numel() == shape.numel():
-        return groups.reshape(shape)
-    rows = groups.reshape(groups.shape[0], -1)
-    return rows[:, : shape[-1]].reshape(shape)
+    """Undo :func:`_groups`."""
+    return groups.reshape(shape) if groups.numel() == shape.numel() else ungrouped(groups, shape)
 
 
 def _usable(scales: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.arrays import as_float_tensor, require_finite
+from lessonkit.formats.blocks import grouped, ungrouped
 from lessonkit.formats.floats import FP4_E2M1, decode
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Microscaled:
         size = MXFP4_BLOCK if self.format == "mxfp4" else NVFP4_BLOCK
         table = torch.from_numpy(decode(np.arange(16), FP4_E2M1, np.float32))
         elements = table.to(self.codes.device)[self.codes.int()]
-        blocks = _blocks(elements, size) * self.block_scales().unsqueeze(-1)
-        return _unblocked(blocks, self.codes.shape)
+        blocks = grouped(elements, size) * self.block_scales().unsqueeze(-1)
+        return ungrouped(blocks, self.codes.shape)
 
     def gguf_bytes(self) -> np.ndarray:
         """Return MXFP4 as GGUF stores it: uint8 [rows, 17 * blocks].
@@ -90,7 +91,7 @@ class Microscaled:
                 where="gguf_bytes",
                 remedy="Only MXFP4 whose last axis is a multiple of 32 can be stored so.",
             )
-        halves = _blocks(self.codes, MXFP4_BLOCK).unflatten(-1, (2, MXFP4_BLOCK // 2))
+        halves = grouped(self.codes, MXFP4_BLOCK).unflatten(-1, (2, MXFP4_BLOCK // 2))
         packed = halves[..., 0, :] | (halves[..., 1, :] << 4)
         data = torch.cat((self.scales.unsqueeze(-1), packed), dim=-1)
         return data.flatten(1).cpu().numpy()
@@ -113,7 +114,7 @@ def quantize_mxfp4(x: torch.Tensor | np.ndarray, *, rule: Rule = "ocp") -> Micro
     import torch
 
     tensor = as_float_tensor(x)
-    blocks = _blocks(tensor.float(), MXFP4_BLOCK)
+    blocks = grouped(tensor.float(), MXFP4_BLOCK)
     absmax = blocks.abs().amax(dim=-1)
     require_finite(absmax, where="absmax of the blocks")
     # frexp gives absmax = f * 2^e with 0.5 <= f < 1, so floor(log2(absmax)) = e - 1.
@@ -129,7 +130,7 @@ def quantize_mxfp4(x: torch.Tensor | np.ndarray, *, rule: Rule = "ocp") -> Micro
     if rule == "gguf":
         codes = torch.where(codes == 8, 0, codes)
     return Microscaled(
-        "mxfp4", _unblocked(codes, tensor.shape), scales.to(torch.uint8), tensor_scale=None
+        "mxfp4", ungrouped(codes, tensor.shape), scales.to(torch.uint8), tensor_scale=None
     )
 
 
@@ -143,7 +144,7 @@ def quantize_nvfp4(x: torch.Tensor | np.ndarray) -> Microscaled:
     import torch
 
     tensor = as_float_tensor(x)
-    blocks = _blocks(tensor.float(), NVFP4_BLOCK)
+    blocks = grouped(tensor.float(), NVFP4_BLOCK)
     absmax = blocks.abs().amax(dim=-1)
     require_finite(absmax, where="absmax of the blocks")
     tensor_scale = absmax.amax() / (E4M3_LARGEST * E2M1_LARGEST)
@@ -154,17 +155,7 @@ def quantize_nvfp4(x: torch.Tensor | np.ndarray) -> Microscaled:
     factor = (scales.float() * tensor_scale).unsqueeze(-1)
     elements = torch.where(factor > 0, blocks / factor, 0.0)
     codes = encode_e2m1(elements, ties="even")
-    return Microscaled("nvfp4", _unblocked(codes, tensor.shape), scales, tensor_scale)
-
-
-def quantize(x: torch.Tensor | np.ndarray, name: str) -> Microscaled:
-    """Quantise to the format called "mxfp4" (by the OCP rule) or "nvfp4"."""
-    return quantize_mxfp4(x) if _known(name) == "mxfp4" else quantize_nvfp4(x)
-
-
-def bits_per_weight(name: str) -> float:
-    """Bits for each weight: 4 + 8/32 = 4.25 for MXFP4, 4 + 8/16 = 4.5 for NVFP4."""
-    return 4 + 8 / (MXFP4_BLOCK if _known(name) == "mxfp4" else NVFP4_BLOCK)
+    return Microscaled("nvfp4", ungrouped(codes, tensor.shape), scales, tensor_scale)
 
 
 def encode_e2m1(x: torch.Tensor, *, ties: Literal["even", "zero"] = "even") -> torch.Tensor:
@@ -180,28 +171,3 @@ def encode_e2m1(x: torch.Tensor, *, ties: Literal["even", "zero"] = "even") -> t
         upward = ties == "even" and midpoint in _TIES_UP
         codes += magnitude >= midpoint if upward else magnitude > midpoint
     return codes
-
-
-def _known(name: str) -> str:
-    if name not in ("mxfp4", "nvfp4"):
-        raise LessonkitError(
-            f"There is no microscaling format {name!r}.",
-            where="name",
-            remedy="Use 'mxfp4' or 'nvfp4'.",
-        )
-    return name
-
-
-def _blocks(values: torch.Tensor, size: int) -> torch.Tensor:
-    """View as [rows, blocks, size], filling a shorter last block with zeros."""
-    import torch
-
-    rows = values.reshape(-1, values.shape[-1] if values.dim() else 1)
-    rows = torch.nn.functional.pad(rows, (0, -rows.shape[1] % size))
-    return rows.reshape(rows.shape[0], -1, size)
-
-
-def _unblocked(blocks: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Undo :func:`_blocks`."""
-    columns = shape[-1] if len(shape) else 1
-    return blocks.flatten(1)[:, :columns].reshape(shape)

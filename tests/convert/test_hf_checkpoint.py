@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lessonkit.convert.hf_checkpoint import open_hf_llama
-from lessonkit.convert.llama_configs import hf_config
-from lessonkit.convert.llama_shape import LlamaShape
 from lessonkit.errors import LessonkitError
+from lessonkit.llama.configs import hf_config
+from lessonkit.llama.shape import LlamaShape
 from tests.convert.toy import Toy
 from tests.tiny import sentencepiece_bytes
 
@@ -50,9 +50,11 @@ def complaint(folder: Path) -> LessonkitError:
 def test_a_whole_model(tmp_path: Path) -> None:
     folder = write(tmp_path)
     (folder / "tokenizer.model").write_bytes(sentencepiece_bytes())
-    model = open_hf_llama(folder)
-    assert model.shape.width == 64 and model.config["max_position_embeddings"] == 77
-    assert sorted(model.tensors) == sorted(Toy().hf_tensors())
+    model, shape = open_hf_llama(folder)
+    assert (
+        shape == model.shape and shape.width == 64 and model.config["max_position_embeddings"] == 77
+    )
+    assert sorted(model) == sorted(Toy().hf_tensors())
     assert model.tokenizer == folder / "tokenizer.model" and not model.notes
 
 
@@ -111,7 +113,9 @@ def test_configs_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], expect
 def test_old_tables_of_frequencies_are_left_out_with_a_note(tmp_path: Path) -> None:
     folder = write(tmp_path)
     rewrite(folder, put("model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(8)))
-    assert any("rotary_emb.inv_freq was left out" in note for note in open_hf_llama(folder).notes)
+    assert any(
+        "rotary_emb.inv_freq was left out" in note for note in open_hf_llama(folder)[0].notes
+    )
 
 
 def test_other_folders(tmp_path: Path) -> None:
@@ -126,9 +130,9 @@ def test_other_folders(tmp_path: Path) -> None:
 def test_a_tied_head_is_told(tmp_path: Path) -> None:
     folder = write(tmp_path, Toy(tied=True))
     note = "the embedding is also the output head: Meta's form stores both"
-    assert note in open_hf_llama(folder).notes
+    assert note in open_hf_llama(folder)[0].notes
     rewrite(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
-    assert note in open_hf_llama(folder).notes
+    assert note in open_hf_llama(folder)[0].notes
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -152,13 +156,13 @@ def test_a_tied_head_that_is_another_is_refused(tmp_path: Path, dtype: torch.dty
 
 def test_tokenizer_and_embedding(tmp_path: Path) -> None:
     folder = write(tmp_path)
-    (note,) = open_hf_llama(folder).notes
+    (note,) = open_hf_llama(folder)[0].notes
     assert note == "the source has no tokenizer.model, which Meta's code needs"
     words = folder / "tokenizer.model"
     words.write_bytes(sentencepiece_bytes(vocabulary=420))
     assert "has 420 tokens, the embedding only 400 rows" in complaint(folder).what
     words.write_bytes(sentencepiece_bytes(vocabulary=390))
-    (note,) = open_hf_llama(folder).notes
+    (note,) = open_hf_llama(folder)[0].notes
     assert "has 400 rows, tokenizer.model only 390 tokens" in note
     assert "name the 10 others with --added-token" in note
     words.write_text("version https://git-lfs.github.com/spec/v1\n")
@@ -169,5 +173,5 @@ def test_llama_3s_repositories_keep_it_in_a_folder(tmp_path: Path, tiktoken_mode
     folder = write(tmp_path, Toy(vocabulary=556))
     (folder / "original").mkdir()
     (folder / "original" / "tokenizer.model").write_bytes(tiktoken_model.read_bytes())
-    model = open_hf_llama(folder)
+    model, _ = open_hf_llama(folder)
     assert model.tokenizer == folder / "original" / "tokenizer.model" and not model.notes

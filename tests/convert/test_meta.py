@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lessonkit.convert.meta import hf_to_meta, meta_to_hf, open_canonical, shape_of
-from lessonkit.convert.meta_layout import halves_to_pairs
+from lessonkit.convert.meta import hf_to_meta, meta_to_hf
+from lessonkit.convert.open import open_model
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import CERTIFICATE_NAME, compare, tensor_sha256, verify_tensors
 from lessonkit.files.checkpoint import open_checkpoint
 from lessonkit.files.dtypes import bits_of
+from lessonkit.llama.layout import halves_to_pairs
 from tests.convert.meta_forward import logits
 from tests.convert.toy import Toy, file_bytes
 
@@ -144,15 +145,13 @@ def test_hf_to_meta_to_hf_is_the_identity(
     a, b = file_bytes(tmp_path / "hf"), file_bytes(tmp_path / "again")
     del a[CERTIFICATE_NAME], b[CERTIFICATE_NAME]
     assert a == b
-    result = compare(open_canonical(tmp_path / "hf"), open_canonical(tmp_path / "meta"))
+    result = compare(open_model(tmp_path / "hf"), open_model(tmp_path / "meta"))
     assert {match.kind for match in result.matches} == {"bit-identical"}
     # One hash for a tensor, whatever the form it is in.
     back = json.loads((tmp_path / "again" / CERTIFICATE_NAME).read_text())["tensors"]
     for name, record in certificate.records.items():
         assert record.sha256 == back[name]["sha256"]
-    verdicts = verify_tensors(
-        open_canonical(tmp_path / "meta"), tmp_path / "meta" / CERTIFICATE_NAME
-    )
+    verdicts = verify_tensors(open_model(tmp_path / "meta"), tmp_path / "meta" / CERTIFICATE_NAME)
     assert set(verdicts.values()) == {"ok"}
 
 
@@ -194,7 +193,7 @@ def test_the_embedded_model_there_and_back(mini: Path, tmp_path: Path) -> None:
     certificate = meta_to_hf(tmp_path / "meta", tmp_path / "hf")
     assert certificate.verdicts == {"bit-identical": len(open_checkpoint(mini))}
     assert not certificate.notes
-    assert not compare(open_canonical(mini), open_canonical(tmp_path / "hf")).beyond()
+    assert not compare(open_model(mini), open_model(tmp_path / "hf")).beyond()
     a, b = (AutoConfig.from_pretrained(f, local_files_only=True) for f in (mini, tmp_path / "hf"))
     assert a.to_diff_dict() == b.to_diff_dict()
     a, b = (
@@ -274,9 +273,9 @@ def test_shapes_in_either_form(
 ) -> None:
     source = toy.write(tmp_path / "meta", sentencepiece_model)
     meta_to_hf(source, tmp_path / "hf")
-    shapes = [shape_of(open_canonical(path)) for path in (source, tmp_path / "hf")]
+    shapes = [open_model(path).shape for path in (source, tmp_path / "hf")]
     assert shapes[0] == shapes[1] and shapes[0] is not None and shapes[0].layers == 2
     (tmp_path / "hf" / "config.json").write_text('{"model_type": "mistral"}')
-    assert shape_of(open_canonical(tmp_path / "hf")) is None
+    assert open_model(tmp_path / "hf").shape is None
     (tmp_path / "hf" / "config.json").unlink()
-    assert shape_of(open_canonical(tmp_path / "hf")) is None
+    assert open_model(tmp_path / "hf").shape is None

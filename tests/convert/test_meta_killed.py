@@ -56,7 +56,7 @@ while killed:
     shutil.rmtree(out, ignore_errors=True)
     if options.get("force"):
         out.mkdir(parents=True)
-        (out / "older").write_text("!")
+        (out / "lessonkit-certificate.json").write_text("!")
     killed = dies_before(moment)
     print(json.dumps(sorted(path.name for path in out.iterdir()) if out.exists() else None))
     moment += 1
@@ -104,7 +104,7 @@ def test_an_older_output_is_replaced_as_a_whole(forms: dict[str, Path], tmp_path
     out = tmp_path / "outputs" / "model"
     seen = moments("meta", forms["meta"], out, force=True)
     whole = sorted(file_bytes(out))
-    assert seen[0] == ["older"] and seen[-1] == whole
-    assert all(names in (["older"], None, whole) for names in seen)
+    assert seen[0] == ["lessonkit-certificate.json"] and seen[-1] == whole
+    assert all(names in (["lessonkit-certificate.json"], None, whole) for names in seen)
     assert seen.count(None) <= 2  # between the two renames
     assert [path.name for path in out.parent.iterdir()] == ["model"]

@@ -10,7 +10,8 @@ import pytest
 from sentencepiece import sentencepiece_model_pb2
 from transformers import AutoConfig, AutoTokenizer
 
-from lessonkit.convert.meta import hf_to_meta, meta_to_hf, open_canonical
+from lessonkit.convert.meta import hf_to_meta, meta_to_hf
+from lessonkit.convert.open import open_model
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import compare
 from tests.convert.toy import Toy, file_bytes
@@ -78,7 +79,7 @@ def test_alpacas_padding_token(tmp_path: Path) -> None:
     # And back: Meta's code counts the tokenizer's pieces, so the difference is told.
     notes = hf_to_meta(tmp_path / "hf", tmp_path / "back").notes
     assert any("49954 rows, tokenizer.model only 49953 tokens" in note for note in notes)
-    assert not compare(open_canonical(source), open_canonical(tmp_path / "back")).beyond()
+    assert not compare(open_model(source), open_model(tmp_path / "back")).beyond()
 
 
 # --- what is asked for ------------------------------------------------------------------------

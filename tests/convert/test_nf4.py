@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lessonkit.convert.nf4 import quantize_checkpoint
+from lessonkit.convert.open import open_model
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import CERTIFICATE_NAME, verify_tensors
 from lessonkit.files.checkpoint import open_checkpoint
 from lessonkit.formats.blockwise import quantize_blockwise
 from lessonkit.formats.codebooks import NF4
+from tests.convert.toy import Toy
 from tests.tiny import make_tiny_llama
 
 TOKENS = torch.arange(3, 43)[None]
@@ -120,7 +122,7 @@ def test_shards_in_and_shards_out_make_no_difference(source: Path, tmp_path: Pat
     quantize_checkpoint(source, whole)
     quantize_checkpoint(shards, cut, max_shard_bytes=40_000)
     a, b = open_checkpoint(whole), open_checkpoint(cut)
-    assert len(b.files) > 1 and set(a) == set(b)
+    assert len(b.weight_files) > 1 and set(a) == set(b)
     assert all(np.array_equal(a.array(name), b.array(name)) for name in a)
     with torch.no_grad():
         assert torch.equal(load(whole)(TOKENS).logits, load(cut)(TOKENS).logits)
@@ -208,9 +210,40 @@ def test_an_existing_output_is_kept_unless_forced(source: Path, tmp_path: Path) 
     (out / "mine.txt").write_text("precious")
     with pytest.raises(LessonkitError, match="exists already"):
         quantize_checkpoint(source, out)
+    with pytest.raises(LessonkitError, match="delete mine.txt"):
+        quantize_checkpoint(source, out, force=True)
     assert (out / "mine.txt").read_text() == "precious"
-    quantize_checkpoint(source, out, force=True)
-    assert (out / "model.safetensors").exists() and not (out / "mine.txt").exists()
+    quantize_checkpoint(source, tmp_path / "other")
+    quantize_checkpoint(source, tmp_path / "other", double_quant=True, force=True)
+    assert "double quant" in (tmp_path / "other" / CERTIFICATE_NAME).read_text()
+
+
+def test_metas_form_is_converted_first(toy: Toy, tmp_path: Path) -> None:
+    with pytest.raises(LessonkitError, match="Meta's form") as caught:
+        quantize_checkpoint(toy.write(tmp_path / "meta", None), tmp_path / "out")
+    assert "lessonkit to-hf" in str(caught.value.remedy)
+
+
+def test_four_bits_are_opened_as_what_they_are(source: Path, tmp_path: Path) -> None:
+    plain = open_model(source)
+    for double, said in ((False, "plain scales"), (True, "double quantisation")):
+        out = tmp_path / str(double)
+        quantize_checkpoint(source, out, double_quant=double)
+        model = open_model(out)
+        assert model.form == f"safetensors, bitsandbytes NF4 ({said})"
+        assert model.parameters == plain.parameters and model.shape == plain.shape
+        assert len(model.names()) > len(plain.names())
+
+
+def test_a_damaged_description_of_a_weight_is_named(source: Path, tmp_path: Path) -> None:
+    quantize_checkpoint(source, tmp_path / "out")
+    file = tmp_path / "out" / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if ".quant_state." in name)
+    tensors[name] = torch.zeros_like(tensors[name])
+    save_file(tensors, file)
+    with pytest.raises(LessonkitError, match="does not describe a quantised weight"):
+        open_model(tmp_path / "out")
 
 
 def test_nothing_is_left_after_an_error(source: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lessonkit.convert.meta import hf_to_meta, meta_to_hf
 from lessonkit.convert.verification import verify_model
@@ -64,35 +65,76 @@ def test_a_short_file_is_told_even_if_nothing_can_be_opened(llama: Path) -> None
     shard.write_bytes(shard.read_bytes()[:-100])
     assert "  short    consolidated.00.pth  (the zip archive has lost" in str(verify_model(llama))
     (llama / "7B" / "checklist.chk").unlink()
-    with pytest.raises(LessonkitError, match="damaged or cut off"):
-        verify_model(llama)
+    found = verify_model(llama)
+    assert not found.ok and "  damaged  consolidated.00.pth" in str(found)
 
 
-def test_without_any_list(llama: Path) -> None:
+def test_without_any_list_a_pth_still_has_its_own_checksums(llama: Path) -> None:
     for path in llama.rglob("*.chk"):
         path.unlink()
     found = verify_model(llama)
     assert found.ok and found.unchecked == ("consolidated.00.pth",)
     assert str(found) == (
+        "checksums inside the files: 21 of 21 tensors ok\n"
+        "no list here speaks of consolidated.00.pth\n"
+        "whole, and as it was written; nothing here tells by whom"
+    )
+    flip(llama / "7B" / "consolidated.00.pth", 5000)
+    found = verify_model(llama)
+    assert not found.ok and "its CRC-32 is" in str(found)
+    with pytest.raises(LessonkitError, match="its CRC-32 is"):
+        meta_to_hf(llama, llama / "hf")
+    assert not (llama / "hf").exists()
+
+
+def test_a_pth_that_was_written_without_checksums_is_not_called_damaged(llama: Path) -> None:
+    for path in llama.rglob("*.chk"):
+        path.unlink()
+    shard = llama / "7B" / "consolidated.00.pth"
+    tensors = torch.load(shard, weights_only=True)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(tensors, shard)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    found = verify_model(llama)
+    assert found.ok and str(found) == (
         "no checklist here; the 21 tensors are complete\n"
         "whole; nothing here tells whether it is unaltered"
     )
+
+
+def test_safetensors_have_no_checksums(llama: Path) -> None:
+    meta_to_hf(llama, llama / "hf")
+    (llama / "hf" / CERTIFICATE_NAME).unlink()
+    assert str(verify_model(llama / "hf")).endswith("tells whether it is unaltered")
+
+
+def test_one_shard_of_several_is_not_called_whole(llama: Path) -> None:
+    meta_to_hf(llama, llama / "hf", max_shard_bytes=100_000)
+    shard = sorted((llama / "hf").glob("model-*.safetensors"))[0]
+    found = verify_model(shard)
+    number = len(list((llama / "hf").glob("model-*.safetensors")))
+    assert number > 1 and f"this is shard 1 of {number}; the others were not looked at" in str(
+        found
+    )
+    assert "complete as far as this file goes" in str(found)
 
 
 def test_a_list_that_leaves_the_weights_out(llama: Path) -> None:
     write_list(llama / "7B", "params.json")
     found = verify_model(llama)
     assert found.ok and found.unchecked == ("consolidated.00.pth",)
-    assert "no checksum here for consolidated.00.pth" in str(found)
-    assert str(found).endswith("nothing here tells whether it is unaltered")
+    assert "no list here speaks of consolidated.00.pth" in str(found)
+    assert str(found).endswith("nothing here tells by whom")
 
 
 def test_a_list_that_is_named(llama: Path, tmp_path: Path) -> None:
     own = write_list(llama / "7B", "consolidated.00.pth", form="sha256", to="mine")
     moved = own.rename(tmp_path / "mine")
     flip(llama / "7B" / "params.json", 0)  # this the named list does not speak of
-    with pytest.raises(LessonkitError, match="not valid JSON"):
-        verify_model(llama / "7B", moved)
+    found = verify_model(llama / "7B", moved)
+    assert not found.ok and "  damaged  params.json  (The file is not valid JSON" in str(found)
     flip(llama / "7B" / "params.json", 0)
     found = verify_model(llama / "7B", moved)
     assert list(found.findings) == [str(moved)] and found.ok and not found.unchecked

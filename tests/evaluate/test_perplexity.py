@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from dataclasses import dataclass
 
 import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from lessonkit.course.llama_tokenizer import load_tokenizer
 from lessonkit.errors import LessonkitError
-from lessonkit.evaluate import perplexity as module
 from lessonkit.evaluate.perplexity import Perplexity, perplexity, token_losses, windows
+from lessonkit.models.tokenizer import load_tokenizer
 from tests.tiny import island_sentences, make_tokenizer, tiny_config
 
 WINDOW = 32
+
+module = sys.modules["lessonkit.evaluate.perplexity"]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lessonkit.course.models import load
 from lessonkit.errors import LessonkitError
-from lessonkit.evaluate.generate import complete
 from lessonkit.evaluate.recall import Question, Recall, is_right, recall
+from lessonkit.models.loading import load
+from lessonkit.run.generate import complete
 from tests.tiny import SENTENCES, make_tiny_llama
 
 

@@ -13,24 +13,64 @@ import pytest
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files import atomic
-from lessonkit.files.atomic import atomic_file, atomic_folder, check_space
+from lessonkit.files.atomic import CERTIFICATE_NAME, atomic_file, atomic_folder, check_space
 
 
 def test_existing_output_needs_force(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()  # an empty folder may be filled
     with atomic_folder(out) as folder:
-        (folder / "f").write_text("1")
+        (folder / CERTIFICATE_NAME).write_text("1")
     with pytest.raises(LessonkitError, match="exists already"), atomic_folder(out):
         raise AssertionError
     with atomic_folder(out, force=True) as folder:
+        (folder / CERTIFICATE_NAME).write_text("2")
         (folder / "g").write_text("2")
-    assert [path.name for path in out.iterdir()] == ["g"]
+    assert {path.name for path in out.iterdir()} == {CERTIFICATE_NAME, "g"}
     with pytest.raises(ZeroDivisionError), atomic_folder(out, force=True) as folder:
         (folder / "h").write_text("3")
         _ = 1 // 0
-    assert [path.name for path in out.iterdir()] == ["g"]
+    assert {path.name for path in out.iterdir()} == {CERTIFICATE_NAME, "g"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_force_replaces_only_what_lessonkit_wrote(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    (full / "deep").mkdir(parents=True)
+    (full / "important.txt").write_text("mine")
+    (full / "deep" / "more.txt").write_text("mine")
+    with (
+        pytest.raises(LessonkitError, match="delete deep/more.txt, important.txt"),
+        atomic_folder(full, force=True),
+    ):
+        raise AssertionError
+    plain = tmp_path / "plain"
+    plain.write_text("mine")
+    with (
+        pytest.raises(LessonkitError, match="would delete plain"),
+        atomic_folder(plain, force=True),
+    ):
+        raise AssertionError
+    with (
+        pytest.raises(LessonkitError, match="would delete plain"),
+        atomic_file(plain, magic=b"GGUF", force=True),
+    ):
+        raise AssertionError
+    assert (full / "important.txt").read_text() == plain.read_text() == "mine"
+
+
+def test_what_fetch_listed_may_be_replaced_and_nothing_beside_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors").write_text("w")
+    (out / "SHA256SUMS").write_text("00  model.safetensors\n")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(LessonkitError, match="delete notes.txt"), atomic_folder(out, force=True):
+        raise AssertionError
+    (out / "notes.txt").unlink()
+    with atomic_folder(out, force=True) as folder:
+        (folder / "new").write_text("2")
+    assert [path.name for path in out.iterdir()] == ["new"]
 
 
 def test_force_never_deletes_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,15 +91,21 @@ def test_force_never_deletes_a_source(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_single_files(tmp_path: Path) -> None:
-    with atomic_file(tmp_path / "f") as file:
+    with atomic_file(tmp_path / "f", magic=b"") as file:
         file.write(b"1")
-    with pytest.raises(LessonkitError, match="exists already"), atomic_file(tmp_path / "f"):
+    with (
+        pytest.raises(LessonkitError, match="exists already"),
+        atomic_file(tmp_path / "f", magic=b""),
+    ):
         raise AssertionError
-    with atomic_file(tmp_path / "f", force=True) as file:
+    with atomic_file(tmp_path / "f", force=True, magic=b"") as file:
         file.write(b"2")
         assert (tmp_path / "f").read_bytes() == b"1"
     assert (tmp_path / "f").read_bytes() == b"2"
-    with pytest.raises(LessonkitError, match="is a folder"), atomic_file(tmp_path, force=True):
+    with (
+        pytest.raises(LessonkitError, match="is a folder"),
+        atomic_file(tmp_path, force=True, magic=b""),
+    ):
         raise AssertionError
 
 
@@ -102,7 +148,7 @@ def test_the_content_is_on_the_disk_before_it_gets_its_name(
     after = f"sync {tmp_path.name}"  # so that the new name itself is on the disk
     assert events == ["sync w", "sync sub", "sync new", "rename out", after]
     events.clear()
-    with atomic_file(tmp_path / "f") as file:
+    with atomic_file(tmp_path / "f", magic=b"") as file:
         file.write(b"1")
     assert events == ["sync new", "rename f", after]
 
@@ -126,14 +172,17 @@ def test_sync_asks_the_system_for_files_and_folders(
 
 
 def test_folders_above_are_made(tmp_path: Path) -> None:
-    with atomic_file(tmp_path / "a" / "b" / "f") as file:
+    with atomic_file(tmp_path / "a" / "b" / "f", magic=b"") as file:
         file.write(b"1")
     assert (tmp_path / "a" / "b" / "f").read_bytes() == b"1"
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"old")
-    with pytest.raises(KeyboardInterrupt), atomic_file(tmp_path / "f", force=True) as file:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        atomic_file(tmp_path / "f", force=True, magic=b"") as file,
+    ):
         file.write(b"new")
         raise KeyboardInterrupt
     assert (tmp_path / "f").read_bytes() == b"old"
@@ -165,9 +214,12 @@ def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path: Path) -> None:
 
 def test_a_link_to_nothing_is_something(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "absent")
-    with pytest.raises(LessonkitError, match="exists already"), atomic_file(tmp_path / "link"):
+    with (
+        pytest.raises(LessonkitError, match="exists already"),
+        atomic_file(tmp_path / "link", magic=b""),
+    ):
         raise AssertionError
-    with atomic_file(tmp_path / "link", force=True) as file:
+    with atomic_file(tmp_path / "link", force=True, magic=b"") as file:
         file.write(b"1")
     assert (tmp_path / "link").read_bytes() == b"1" and not (tmp_path / "absent").exists()
 
@@ -188,7 +240,7 @@ def test_only_leftovers_of_the_same_name_are_removed(tmp_path: Path) -> None:
     unlocked = leftover(tmp_path, ".out[1].partial-user")
     (unlocked / "lock").unlink()  # not ours at all
     (tmp_path / ".out[1].partial-empty").mkdir()  # of a run that was killed while it tidied up
-    with atomic_file(tmp_path / "out[1]") as file:
+    with atomic_file(tmp_path / "out[1]", magic=b"") as file:
         file.write(b"1")
     assert not mine.exists() and (unlocked / "new").exists()
     assert not (tmp_path / ".out[1].partial-empty").exists()
@@ -203,9 +255,9 @@ def test_a_workspace_in_use_is_left_alone(tmp_path: Path) -> None:
     def write(file: BinaryIO, content: bytes) -> None:
         file.write(content)
 
-    with atomic_file(tmp_path / "f", force=True) as first:
+    with atomic_file(tmp_path / "f", force=True, magic=b"") as first:
         (in_use,) = workspaces()
-        with atomic_file(tmp_path / "f") as second:
+        with atomic_file(tmp_path / "f", magic=b"") as second:
             assert len(workspaces()) == 2
             write(second, b"second")
         assert workspaces() == [in_use]
@@ -236,6 +288,6 @@ def test_a_workspace_that_another_run_takes_away_is_made_again(
 
     monkeypatch.setattr(tempfile, "mkdtemp", taken)
     monkeypatch.setattr(atomic, "_lock", refused)
-    with atomic_file(tmp_path / "f") as file:
+    with atomic_file(tmp_path / "f", magic=b"") as file:
         file.write(b"1")
     assert len(made) == 4 and (tmp_path / "f").read_bytes() == b"1"

@@ -20,7 +20,7 @@ from lessonkit.files.certificate import (
 )
 from lessonkit.files.checkpoint import Checkpoint, open_checkpoint
 from lessonkit.files.dtypes import bits_of, cast
-from lessonkit.files.shard_writer import write_checkpoint
+from lessonkit.files.writer import write_checkpoint
 
 
 def test_hashes_are_of_canonical_bytes() -> None:

@@ -30,7 +30,7 @@ def test_shards_look_like_one_checkpoint(tmp_path: Path) -> None:
     for path in (tmp_path, index):
         checkpoint = open_checkpoint(path)
         assert checkpoint.names() == ["a", "b"] == list(checkpoint)
-        assert len(checkpoint) == len(checkpoint.files) == 2
+        assert len(checkpoint) == len(checkpoint.weight_files) == 2
         assert "a" in checkpoint and "c" not in checkpoint
         assert torch.equal(checkpoint.tensor("b"), B)
         assert checkpoint.array("b").dtype == np.uint16

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError, deserialize
 from safetensors.torch import save_file
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files import dtypes
+from lessonkit.files.checkpoint import open_checkpoint
 from lessonkit.files.dtypes import (
     DTYPES,
     FLOATS,
@@ -22,9 +25,13 @@ from lessonkit.files.dtypes import (
     parse_dtype,
     to_float32,
 )
+from lessonkit.files.safetensors import TensorInfo, encode_header
 
 ALL_16_BITS = np.arange(1 << 16, dtype=np.uint16)
-TORCH = {name: getattr(torch, dtype.torch_name) for name, dtype in DTYPES.items()}
+# Formats with a value for each element of a torch tensor; others are carried along as bytes.
+TORCH = {
+    name: getattr(torch, dtype.torch_name) for name, dtype in DTYPES.items() if dtype.values == 1
+}
 
 
 def tensor_of(bits: np.ndarray, dtype: str) -> torch.Tensor:
@@ -33,9 +40,9 @@ def tensor_of(bits: np.ndarray, dtype: str) -> torch.Tensor:
 
 def some_bits(dtype: str) -> np.ndarray:
     """Values of a float format from all over its range, with all edges, as bits."""
-    if DTYPES[dtype].itemsize == 2:
+    if DTYPES[dtype].block_bytes == 2:
         return ALL_16_BITS.view(DTYPES[dtype].bits)
-    width = 8 * DTYPES[dtype].itemsize
+    width = 8 * DTYPES[dtype].block_bytes
     generator = np.random.default_rng(0)
     raw = generator.integers(0, 1 << width, 100_000, np.uint64, endpoint=False)
     near_one = generator.normal(0, 1, 100_000).astype(DTYPES[dtype].bits)
@@ -47,12 +54,56 @@ def some_bits(dtype: str) -> np.ndarray:
         return np.concatenate([*parts, edges.astype(DTYPES[dtype].bits)])
 
 
-# --- names ------------------------------------------------------------------------------------
+# --- the library's own table ------------------------------------------------------------------
+
+
+def library_accepts(dtype: str, count: int, nbytes: int) -> bool:
+    """Does the safetensors library read so many values of a dtype from so many bytes?"""
+    entry = {"dtype": dtype, "shape": [count], "data_offsets": [0, nbytes]}
+    header = json.dumps({"t": entry}).encode()
+    try:
+        deserialize(len(header).to_bytes(8, "little") + header + bytes(nbytes))
+    except SafetensorError:
+        return False
+    return True
+
+
+def test_the_table_is_the_librarys() -> None:
+    with pytest.raises(SafetensorError) as caught:
+        header = b'{"t":{"dtype":"NONE","shape":[1],"data_offsets":[0,1]}}'
+        deserialize(len(header).to_bytes(8, "little") + header + b"0")
+    known = re.findall(r"`(\w+)`", str(caught.value).partition("expected one of")[2])
+    assert sorted(known) == sorted(DTYPES)
 
 
 @pytest.mark.parametrize("name", DTYPES)
+def test_bytes_of_a_block_are_the_librarys(name: str) -> None:
+    dtype = DTYPES[name]
+    count = 8 * dtype.values
+    assert library_accepts(name, count, dtype.nbytes(count))
+    assert not library_accepts(name, count, dtype.nbytes(count) + 1)
+
+
+@pytest.mark.parametrize("name", ["F4", "F6_E2M3", "F8_E8M0", "C64", "F8_E4M3FNUZ"])
+def test_formats_that_are_only_carried_along(name: str, tmp_path: Path) -> None:
+    shape, dtype = (3, 8), DTYPES[name]
+    info = TensorInfo("t", name, shape)
+    raw = np.random.default_rng(0).integers(0, 256, info.nbytes, np.uint8)
+    path = tmp_path / "t.safetensors"
+    path.write_bytes(encode_header([info], {}) + raw.tobytes())
+    opened = open_checkpoint(path)
+    assert opened.info("t") == info
+    assert opened.array("t").shape == dtype.stored_shape(shape)
+    assert opened.array("t").tobytes() == raw.tobytes()
+    assert bytes(bytes_of(opened.array("t"))) == raw.tobytes()
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TORCH)
 def test_name_width_and_bits_are_those_of_safetensors(tmp_path: Path, name: str) -> None:
-    assert TORCH[name].itemsize == DTYPES[name].itemsize == DTYPES[name].bits.itemsize
+    assert TORCH[name].itemsize == DTYPES[name].block_bytes == DTYPES[name].bits.itemsize
     tensor = torch.arange(6).reshape(2, 3).to(TORCH[name])
     save_file({"t": tensor}, tmp_path / "t.safetensors")
     raw = (tmp_path / "t.safetensors").read_bytes()
@@ -65,7 +116,7 @@ def test_name_width_and_bits_are_those_of_safetensors(tmp_path: Path, name: str)
 
 def test_names_are_read_in_every_spelling() -> None:
     for name, dtype in DTYPES.items():
-        for spelling in (name, name.lower(), dtype.torch_name, str(TORCH[name])):
+        for spelling in (name, name.lower(), dtype.torch_name, f"torch.{dtype.torch_name}"):
             assert parse_dtype(spelling) == name
     assert [parse_dtype(name) for name in ("fp16", "FP32", "fp8_e5m2")] == ["F16", "F32", "F8_E5M2"]
     for wrong in ("", "float", "fp", "fp15", "torch.", "bf-16"):
@@ -118,14 +169,14 @@ def test_views_are_stored_row_by_row() -> None:
 @pytest.mark.parametrize(
     ("data", "dtype"),
     [
-        (np.ones(1, np.complex64), None),
+        (np.ones(1, np.complex128), None),
         (np.array(["x"]), None),
         (np.ones(1, np.longdouble), None),
         (np.ones(1, np.float32), "BF16"),  # bits are asked for, not values to be rounded
         (np.ones(1, np.float32), "F16"),
         (np.ones(1, np.int16), "BF16"),
         (torch.ones(1), "BF16"),
-        (torch.ones(1, dtype=torch.complex64), None),
+        (torch.ones(1, dtype=torch.complex128), None),
     ],
 )
 def test_what_cannot_be_stored_is_refused(data: Any, dtype: str | None) -> None:
@@ -168,7 +219,7 @@ def test_cast_rounds_as_torch_does(source: str, target: str) -> None:
     assert ours.dtype == DTYPES[target].bits
     nan = theirs.isnan().numpy()
     assert np.array_equal(tensor_of(ours, target).isnan().numpy(), nan)
-    whole = f"<u{DTYPES[target].itemsize}"
+    whole = f"<u{DTYPES[target].block_bytes}"
     assert np.array_equal(ours.view(whole)[~nan], bits_of(theirs)[0].view(whole)[~nan])
 
 

@@ -169,7 +169,11 @@ def test_other_archives_and_files(tmp_path: Path) -> None:
     (tmp_path / "pickle").write_bytes(pickle.dumps({"a": 1}))
     assert "bare pickle" in complaint(tmp_path / "pickle")
     (tmp_path / "text").write_text("<html>")
-    assert "no PyTorch file" in complaint(tmp_path / "text")
+    assert "web page" in complaint(tmp_path / "text")
+    (tmp_path / "words").write_text("words")
+    assert "no PyTorch file" in complaint(tmp_path / "words")
+    (tmp_path / "gguf").write_bytes(b"GGUF" + bytes(20))
+    assert "This is a GGUF file" in complaint(tmp_path / "gguf")
     (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert "git-lfs pointer" in complaint(tmp_path / "pointer")
     with zipfile.ZipFile(tmp_path / "zip", "w") as archive:

@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lessonkit.errors import LessonkitError
+from lessonkit.formats.blocks import bits_per_weight
 from lessonkit.formats.blockwise import (
     Blockwise,
-    bits_per_weight,
     dequantize_blockwise,
-    pack_nibbles,
     quantize_blockwise,
     unpack_nibbles,
 )
 from lessonkit.formats.codebooks import CODEBOOKS, FP4, INT4, NF4, Codebook
-from lessonkit.formats.double_quant import DoubleQuantized
+from lessonkit.formats.double_quant import SCALE_BITS, DoubleQuantized
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 BLOCK_SIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -258,23 +257,15 @@ def test_numpy_arrays_are_taken() -> None:
 
 
 def test_the_first_value_is_in_the_high_nibble() -> None:
-    codes = torch.tensor([1, 2, 15, 0, 7], dtype=torch.uint8)
-    assert pack_nibbles(codes).tolist() == [0x12, 0xF0, 0x70]
+    packed = torch.tensor([0x12, 0xF0, 0x70], dtype=torch.uint8)
+    assert unpack_nibbles(packed, 5).tolist() == [1, 2, 15, 0, 7]
 
 
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=99))
-def test_packing_comes_back(codes: list[int]) -> None:
-    tensor = torch.tensor(codes, dtype=torch.uint8)
-    assert unpack_nibbles(pack_nibbles(tensor), len(codes)).tolist() == codes
-
-
-def test_bits_per_weight_to_three_decimals() -> None:
-    assert bits_per_weight(64) == 4.5
-    assert round(bits_per_weight(64, double_quant=True), 3) == 4.127
+def test_bits_per_weight_is_the_formulas() -> None:
     x = torch.randn(512, 4096, generator=torch.Generator().manual_seed(0))
-    for double_quant in (False, True):
+    for double_quant, scale_bits in ((False, 32), (True, SCALE_BITS)):
         q = quantize_blockwise(x, NF4, 64, double_quant=double_quant)
-        expected = bits_per_weight(64, double_quant=double_quant)
+        expected = bits_per_weight(4, 64, scale_bits=scale_bits)
         assert q.bits_per_weight() == pytest.approx(expected, abs=1e-4)
 
 

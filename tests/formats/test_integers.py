@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.integers import (
-    bits_per_weight,
     quantize_absmax,
     quantize_zero_point,
 )
@@ -171,7 +170,6 @@ def test_bits_per_weight_counts_codes_scales_and_zeros() -> None:
     assert q.bits_per_weight(scale_bits=16, zero_bits=16) == 5
     assert quantize_absmax(x, granularity="channel").bits_per_weight() == 8 + 32 / 128
     assert quantize_absmax(x).bits_per_weight() == 8 + 32 / (16 * 128)
-    assert bits_per_weight(4, 128, scale_bits=16, zero_bits=4) == 4 + 20 / 128
 
 
 finite = st.floats(-(2.0**99), 2.0**99, width=32)

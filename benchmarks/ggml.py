@@ -1,0 +1,127 @@
+"""How fast are the GGUF block formats, here and elsewhere, and how much do they lose?
+
+Run ``python benchmarks/ggml.py [--rounds N] [--rows N] [NAMES ...]``. The encoders take
+turns, so that whatever else the machine does falls on all; ratios are between medians.
+Rates are megabytes of float32 a second. llama.cpp's C library takes part if it is built
+(``python tests/interop/ggml_library.py``), on one thread, which is how it is called; so do
+the encoders of auto-round and gptqmodel, where they can be imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lessonkit.formats.ggml import FORMATS, decode, encode
+from tests.interop.ggml_library import GgmlLibrary, library
+
+COLUMNS = 2048  # the row length of most of TinyLlama's matrices
+Encoder = Callable[[np.ndarray, str], np.ndarray]
+
+
+def with_threads(encoder: Encoder, threads: int) -> Encoder:
+    """Run an encoder under torch's number of threads."""
+
+    def run(values: np.ndarray, name: str) -> np.ndarray:
+        torch.set_num_threads(threads)
+        return encoder(values, name)
+
+    return run
+
+
+def by_gguf(values: np.ndarray, name: str) -> np.ndarray:
+    return gguf.quantize(values, gguf.GGMLQuantizationType[name])
+
+
+def encoders() -> dict[str, Encoder]:
+    """All that can be had here, by name; each raises for a format that it does not know."""
+    out: dict[str, Encoder] = {
+        "lessonkit": with_threads(encode, 1),
+        "lessonkit, 2 threads": with_threads(encode, 2),
+        "gguf": by_gguf,
+    }
+    if library("plain").is_file():
+        ggml = GgmlLibrary(library("plain"))
+        out["llama.cpp"] = lambda values, name: ggml.quantize(FORMATS[name], values)
+    try:
+        from auto_round.export.export_to_gguf.packing import ggml_quant
+
+        def by_auto_round(values: np.ndarray, name: str) -> np.ndarray:
+            data = ggml_quant(torch.from_numpy(values), name.lower(), device="cpu", original=True)
+            return np.asarray(data).view(np.uint8).reshape(len(values), -1)
+
+        out["auto-round"] = with_threads(by_auto_round, 1)
+    except ImportError:
+        print("not compared: auto-round is not here")
+    try:
+        from gptqmodel.nn_modules.qlinear import gguf as gptqmodel_gguf
+
+        def by_gptqmodel(values: np.ndarray, name: str) -> np.ndarray:
+            return np.asarray(gptqmodel_gguf._gguf_quantize(values, name))
+
+        out["gptqmodel"] = with_threads(by_gptqmodel, 1)
+    except ImportError:
+        print("not compared: gptqmodel is not here")
+    return out
+
+
+def measure(name: str, values: np.ndarray, known: dict[str, Encoder], rounds: int) -> None:
+    """Print a line for each encoder that knows the format."""
+    able, loss = {}, {}
+    reference = encode(values, name)
+    same = {}
+    for label, encoder in known.items():
+        try:
+            data = encoder(values, name)
+        except (NotImplementedError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            continue  # it has no such format
+        if data.shape != reference.shape:
+            continue
+        able[label] = encoder
+        loss[label] = float(np.square(decode(data, name) - values).mean())
+        blocks = (len(values) * COLUMNS // FORMATS[name].values, -1)
+        same[label] = float((data.reshape(blocks) == reference.reshape(blocks)).all(axis=1).mean())
+    seconds: dict[str, list[float]] = {label: [] for label in able}
+    for _ in range(rounds):
+        for label, encoder in able.items():
+            start = time.perf_counter()
+            encoder(values, name)
+            seconds[label].append(time.perf_counter() - start)
+    ours = statistics.median(seconds["lessonkit"])
+    for label in able:
+        median = statistics.median(seconds[label])
+        print(
+            f"{name:<7} {label:<21} {values.nbytes / 1e6 / median:7.1f} MB/s   "
+            f"lessonkit/this {median / ours:6.2f}   blocks as ours {same[label]:8.3%}   "
+            f"mean squared error {loss[label]:.4g}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(FORMATS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=512)
+    arguments = parser.parse_args()
+    random = np.random.default_rng(0)
+    values = random.standard_normal((arguments.rows, COLUMNS), dtype=np.float32)
+    values *= np.float32(0.02)
+    print(f"{arguments.rows} x {COLUMNS} float32, N(0, 0.02), no importance matrix")
+    known = encoders()
+    for name in arguments.names:
+        measure(name, values, known, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

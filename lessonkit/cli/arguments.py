@@ -1,0 +1,56 @@
+"""What several commands share: how a command is added, and arguments that mean the same in all."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+# argparse has no public name for it.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    commands: Commands, name: str, summary: str, run: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    """Add a command; `run` takes the parsed options and returns the exit status."""
+    command = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(run=run, parser=command)
+    return command
+
+
+def add_force(command: argparse.ArgumentParser) -> None:
+    """`--force`, for commands that write."""
+    command.add_argument(
+        "--force", action="store_true", help="replace an output that lessonkit wrote before"
+    )
+
+
+def path_of(name: str) -> Path:
+    """The folder or file that an argument names: `mini`, a path, or a Hub id."""
+    from lessonkit.models.names import find_path
+
+    return find_path(name)
+
+
+def not_negative(text: str) -> float:
+    """A number from 0 on."""
+    number = float(text)
+    if not number >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return number
+
+
+def told(out: str, certificate: Any) -> int:
+    """Print what a conversion did and where; the exit status."""
+    print(f"{certificate}\nwritten to {out}")
+    return 0

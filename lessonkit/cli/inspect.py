@@ -1,0 +1,83 @@
+"""Commands that look at a model: what is in it, is it whole, do two differ? And `fetch`."""
+
+from __future__ import annotations
+
+import argparse
+
+from lessonkit.cli.arguments import Commands, add_command, add_force, not_negative, path_of
+
+
+def _info(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.open import open_model, overview, tensor_list
+
+        model = open_model(path_of(options.path))
+        print(overview(model))
+        if options.tensors:
+            print(tensor_list(model))
+        return 0
+
+    command = add_command(commands, "info", "what is in a checkpoint?", run)
+    command.add_argument("path", metavar="PATH", help="a folder or file in any form, or mini")
+    command.add_argument("--tensors", action="store_true", help="list every tensor")
+
+
+def _fetch(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.hub.download import fetch
+
+        report = fetch(
+            options.repository,
+            options.out,
+            revision=options.revision,
+            endpoint=options.endpoint,
+            force=options.force,
+        )
+        print(f"{report}\nwritten to {options.out}")
+        return 0
+
+    command = add_command(commands, "fetch", "download a model, whole and checked", run)
+    command.add_argument("repository", metavar="HUB_ID", help="owner/name")
+    command.add_argument("out", metavar="OUT", help="the folder to make")
+    command.add_argument("--revision", help="a commit, tag or branch")
+    command.add_argument("--endpoint", metavar="URL", help="a mirror of the Hub")
+    add_force(command)
+
+
+def _verify(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.verification import verify_model
+
+        found = verify_model(path_of(options.path), options.checklist)
+        print(found)
+        return 0 if found.ok else 1
+
+    command = add_command(commands, "verify", "is it whole and unaltered?", run)
+    command.add_argument("path", metavar="PATH", help="a folder or weight file, or mini")
+    command.add_argument("--checklist", metavar="FILE", help="checklist.chk, SHA256SUMS, ...")
+
+
+def _compare(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.open import open_model
+        from lessonkit.files.certificate import compare
+
+        result = compare(open_model(path_of(options.a)), open_model(path_of(options.b)))
+        asked = {"allow_cast": options.allow_cast, "tolerance": options.tolerance}
+        print(result.report(**asked))
+        return 1 if result.beyond(**asked) else 0
+
+    command = add_command(commands, "compare", "which tensors of two checkpoints differ?", run)
+    command.add_argument("a", metavar="A", help="a folder or file in any form, or mini")
+    command.add_argument("b", metavar="B", help="the other")
+    command.add_argument("--allow-cast", action="store_true", help="B may be A, rounded")
+    command.add_argument(
+        "--tolerance",
+        type=not_negative,
+        default=0.0,
+        metavar="X",
+        help="values may differ by this much",
+    )
+
+
+COMMANDS = (_info, _fetch, _verify, _compare)

@@ -1,0 +1,163 @@
+"""What every conversion does around its own work: hash, record, let go, write the certificate.
+
+    with to_checkpoint(source, out, certificate, "to 4 bits", plan=plan, force=force) as passage:
+        for name in source.names():
+            with passage.tensor(name) as read:
+                passage.writer.add(name, read.bits, read.dtype)
+                passage.keep(name, read)
+
+A tensor is hashed, and compared with its file's own checksum where there is one, on a thread of
+its own while it is written; leaving the inner block gives its memory back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lessonkit.files.atomic import atomic_folder, check_space
+from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, tensor_sha256
+from lessonkit.files.checkpoint import TensorSource
+from lessonkit.files.dtypes import Array
+from lessonkit.files.safetensors import TensorInfo
+from lessonkit.files.writer import MAX_SHARD_BYTES, ShardWriter, write_checkpoint
+from lessonkit.progress import byte_bar
+
+
+@dataclass(frozen=True)
+class Read:
+    """A tensor as the source holds it, and its SHA-256 as soon as that is known."""
+
+    bits: Array
+    dtype: str
+    sha256: Future[str]
+
+
+class Passage:
+    """A conversion under way: reads tensors one by one and records what becomes of them."""
+
+    def __init__(
+        self, source: TensorSource, certificate: Certificate, bar: Any, passes: int
+    ) -> None:
+        self.source = source
+        self.certificate = certificate
+        self._bar = bar
+        self._passes = passes
+        self._beside = ThreadPoolExecutor(1)
+
+    @contextmanager
+    def tensor(self, name: str) -> Iterator[Read]:
+        """Yield a tensor; its checksum is known to be right when the block has ended."""
+        info = self.source.info(name)
+        bits = self.source.array(name)
+        read = Read(bits, info.dtype, self._beside.submit(self._hash, name, bits))
+        yield read
+        read.sha256.result()  # raises what the checksum told
+        self.source.release(name)
+        self._bar.update(info.nbytes / self._passes)
+
+    def keep(self, name: str, read: Read, *, source: Sequence[str] | None = None) -> None:
+        """Record that a tensor's values were not touched; `source` are the names it came from."""
+        self.certificate.kept(
+            name, read.bits, read.dtype, sha256=read.sha256.result(), source=source or [name]
+        )
+
+    def _hash(self, name: str, bits: Array) -> str:
+        self.source.check(name)
+        return tensor_sha256(bits)
+
+    def close(self) -> None:
+        """Wait for what is under way, after an error too."""
+        self._beside.shutdown()
+
+
+class CheckpointPassage(Passage):
+    """A conversion to a safetensors checkpoint, written by `writer`."""
+
+    writer: ShardWriter
+
+
+class FolderPassage(Passage):
+    """A conversion to a folder of other files."""
+
+    folder: Path
+
+
+@contextmanager
+def to_checkpoint(
+    source: TensorSource,
+    out: str | os.PathLike[str],
+    certificate: Certificate,
+    label: str,
+    *,
+    plan: Sequence[TensorInfo] | None = None,
+    needed: int = 0,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    force: bool = False,
+    protect: Iterable[str | os.PathLike[str]] = (),
+) -> Iterator[CheckpointPassage]:
+    """Convert into a safetensors checkpoint; the certificate is its last file.
+
+    `plan` are the tensors to come, where they are known beforehand; else `needed` are the bytes
+    of disk that are certainly enough. `protect` are sources beside the weight files.
+    """
+    if plan is None:
+        check_space(out, needed)
+    with write_checkpoint(
+        out,
+        plan=plan,
+        max_shard_bytes=max_shard_bytes,
+        force=force,
+        protect=[source.path, *source.weight_files, *protect],
+    ) as writer:
+        with _bar(source, label) as bar:
+            passage = CheckpointPassage(source, certificate, bar, 1)
+            passage.writer = writer
+            try:
+                yield passage
+            finally:
+                passage.close()
+        writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
+
+
+@contextmanager
+def to_folder(
+    source: TensorSource,
+    out: str | os.PathLike[str],
+    certificate: Certificate,
+    label: str,
+    *,
+    needed: int,
+    passes: int = 1,
+    force: bool = False,
+) -> Iterator[FolderPassage]:
+    """Convert into a folder whose files the caller writes; the certificate is the last one.
+
+    The source is read `passes` times; `needed` are the bytes of disk that the output takes.
+    """
+    check_space(out, needed)
+    protect = [source.path, *source.weight_files]
+    with atomic_folder(out, force=force, protect=protect) as folder:
+        with _bar(source, label) as bar:
+            passage = FolderPassage(source, certificate, bar, passes)
+            passage.folder = folder
+            try:
+                yield passage
+            finally:
+                passage.close()
+        (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
+
+
+def as_json(content: Any) -> bytes:
+    """A JSON file as the Hub's are: indented, with a line end."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _bar(source: TensorSource, label: str) -> Any:
+    return byte_bar(sum(source.info(name).nbytes for name in source.names()), label)

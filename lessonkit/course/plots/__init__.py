@@ -1,0 +1,33 @@
+"""The pictures of the course. Each function returns a figure; `show` puts it into the notebook."""
+
+from lessonkit.course.plots.checkpoints import file_strips, shard_cuts, shared_heads
+from lessonkit.course.plots.codebooks import error_against_bits, level_shares, levels_under_bell
+from lessonkit.course.plots.journey import journey_map
+from lessonkit.course.plots.numbers import (
+    bar_table,
+    draw_bits,
+    number_line,
+    spacing_plot,
+    weight_histogram,
+)
+from lessonkit.course.plots.rotary import rotary_dials, rotary_layouts
+from lessonkit.course.plots.style import show, use_style
+
+__all__ = [
+    "bar_table",
+    "draw_bits",
+    "error_against_bits",
+    "file_strips",
+    "journey_map",
+    "level_shares",
+    "levels_under_bell",
+    "number_line",
+    "rotary_dials",
+    "rotary_layouts",
+    "shard_cuts",
+    "shared_heads",
+    "show",
+    "spacing_plot",
+    "use_style",
+    "weight_histogram",
+]

@@ -1,0 +1,272 @@
+"""What every block format of GGUF has in common: rows of blocks, worked on in pieces.
+
+A row of a weight matrix is cut into blocks of 32 or 256 values. A block of ``n`` bytes holds
+the codes of its values and the scales they share; a row of a file is its blocks, one after
+another, and nothing else. Each format is one subclass of :class:`BlockFormat`.
+
+Work proceeds in pieces of whole rows or blocks that fit a core's cache, so temporaries stay
+small whatever the tensor's size. The pieces are shared out over threads: numpy lets go of
+Python's lock while it computes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import numpy as np
+
+from lessonkit.errors import LessonkitError
+
+
+class BlockFormat(ABC):
+    """One GGUF type.
+
+    Attributes
+    ----------
+    name, number:
+        Its name and number in ggml's ``enum ggml_type`` (``ggml.h``).
+    values:
+        How many values a block holds.
+    layout:
+        A block's bytes as a numpy structured dtype, packed; little-endian, as GGUF is.
+    uses_importance:
+        Whether encoding depends on an importance matrix, if one is given.
+    scale_shows_faults:
+        Whether NaN and infinity in a block make its scale NaN or infinite.
+    piece:
+        How many values are worked on at a time.
+    """
+
+    name: ClassVar[str]
+    number: ClassVar[int]
+    values: ClassVar[int]
+    layout: ClassVar[np.dtype[np.void]]
+    uses_importance: ClassVar[bool] = True
+    scale_shows_faults: ClassVar[bool] = False
+    piece: ClassVar[int] = 1 << 17
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes a block takes."""
+        return self.layout.itemsize
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits for each value, scales included."""
+        return 8 * self.bytes / self.values
+
+    def row_bytes(self, columns: int) -> int:
+        """How many bytes a row takes; LessonkitError if it is no whole number of blocks."""
+        if columns < 1 or columns % self.values:
+            raise LessonkitError(
+                f"A row of {columns} values has no whole number of {self.name} blocks of "
+                f"{self.values}.",
+                where=f"{columns} columns",
+                remedy="Choose a type with smaller blocks, or keep the tensor as F16.",
+            )
+        return columns // self.values * self.bytes
+
+    def encode(self, values: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+        """Encode float32 [rows, columns] as uint8 [rows, row_bytes].
+
+        ``importance``, float32 [columns], weighs the squared error of each column: the mean
+        square of what the column is multiplied with ("imatrix").
+
+        Raises LessonkitError for other shapes or dtypes, for NaN and infinity, and for
+        values so large that a block's scale overflows float16.
+        """
+        if values.dtype != np.float32 or values.ndim != 2:
+            raise LessonkitError(
+                f"Only float32 matrices can be encoded, and this is {values.dtype} of shape "
+                f"{values.shape}.",
+                where=self.name,
+                remedy="Convert it to float32 and reshape it to [rows, columns] first.",
+            )
+        out = np.empty((len(values), self.row_bytes(values.shape[1])), dtype=np.uint8)
+        if importance is not None:
+            _check_importance(importance, values.shape[1])
+        if importance is None or not self.uses_importance:
+            # Each block stands alone, so pieces need not be whole rows.
+            importance = None
+            rows = np.ascontiguousarray(values).reshape(-1, self.values)
+        else:
+            rows = values
+        encoded = out.view(self.layout).reshape(len(rows), rows.shape[1] // self.values)
+
+        def encode_piece(start: int, stop: int) -> None:
+            x = np.ascontiguousarray(rows[start:stop])
+            # A finite sum has finite terms; an infinite one may only have overflowed.
+            if not self.scale_shows_faults and not np.isfinite(np.add.reduce(x, axis=None)):
+                _require_finite(x, start * rows.shape[1], values.shape[1])
+            blocks = self.encode_blocks(x, importance)
+            for field in ("d", "m", "dmin"):
+                if field in (self.layout.names or ()) and not np.isfinite(blocks[field]).all():
+                    _require_finite(x, start * rows.shape[1], values.shape[1])
+                    first = int(np.argmin(np.isfinite(blocks[field])))
+                    raise LessonkitError(
+                        f"The scale of a {self.name} block overflows float16.",
+                        where=_place(start * rows.shape[1] + first * self.values, values.shape[1]),
+                        remedy="Values this large (65504 times the largest code) are no "
+                        "weights: find out where they come from.",
+                    )
+            encoded[start:stop] = blocks.reshape(stop - start, -1)
+
+        _share_out(encode_piece, len(rows), max(1, self.piece // max(1, rows.shape[1])))
+        return out
+
+    def decode(self, data: np.ndarray) -> np.ndarray:
+        """Decode uint8 [rows, bytes] as float32 [rows, columns]."""
+        if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] % self.bytes:
+            raise LessonkitError(
+                f"{self.name} data is uint8 [rows, a multiple of {self.bytes}], and this is "
+                f"{data.dtype} of shape {data.shape}.",
+                where=self.name,
+                remedy="Check the tensor's type and shape in the file's table.",
+            )
+        blocks = np.ascontiguousarray(data).reshape(-1).view(self.layout)
+        out = np.empty((len(blocks), self.values), dtype=np.float32)
+
+        def decode_piece(start: int, stop: int) -> None:
+            out[start:stop] = self.decode_blocks(blocks[start:stop])
+
+        _share_out(decode_piece, len(blocks), self.piece // self.values)
+        return out.reshape(len(data), data.shape[1] // self.bytes * self.values)
+
+    @abstractmethod
+    def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
+        """Encode finite float32 [rows, columns] as blocks, ``layout`` [rows * columns / values]."""
+
+    @abstractmethod
+    def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
+        """Decode blocks, ``layout`` [n], as float32 [n, values]."""
+
+
+def by_element(x: np.ndarray, size: int) -> np.ndarray:
+    """Lay out values as [size, groups]: row i holds value i of every group of ``size`` values.
+
+    Every search works on all groups at once, one value of each at a time: then numpy's
+    operations run over long rows, and sums are added in the order of the values.
+    """
+    return np.ascontiguousarray(x.reshape(-1, size).T)
+
+
+def by_group(codes: np.ndarray) -> np.ndarray:
+    """Undo :func:`by_element` for codes: [size, groups] to uint8 [groups, size]."""
+    return np.ascontiguousarray(codes.astype(np.uint8, copy=False).T)
+
+
+def ordered_sum(x: np.ndarray) -> np.ndarray:
+    """Sum [values, groups] over the values, one after another, as a plain loop would.
+
+    numpy's sum over neighbours in memory adds in pairs, which rounds differently. Over the
+    first axis it adds in order, unless there is only one column: then these are neighbours.
+    """
+    total: np.ndarray = (
+        np.add.reduce(x, axis=0) if x.shape[1] > 1 else np.add.accumulate(x, axis=0)[-1]
+    )
+    return total
+
+
+def mean_squares(x: np.ndarray, size: int) -> np.ndarray:
+    """Return the mean of x^2 of each group of ``size`` values, summed in order: [groups]."""
+    return ordered_sum(by_element(x * x, size)) / np.float32(size)
+
+
+def importance_by_element(xs: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """Repeat an importance matrix [columns] for every row of a by-element layout."""
+    one_row = by_element(importance, len(xs))
+    return np.tile(one_row, xs.shape[1] // one_row.shape[1])
+
+
+def importance_weights(
+    xs: np.ndarray, importance: np.ndarray, mean_square: np.ndarray
+) -> np.ndarray:
+    """Return ``importance * sqrt(mean_square + x^2)``, the weight of each squared error.
+
+    ``xs`` is a by-element layout [size, groups] of whole rows; ``mean_square`` is [groups].
+    """
+    weights = xs * xs
+    weights += mean_square
+    np.sqrt(weights, out=weights)
+    weights *= importance_by_element(xs, importance)
+    return weights
+
+
+def pack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Put codes of ``bits`` bits side by side: [..., count, width] to bytes [..., width].
+
+    Byte j holds the code j of each of the ``count`` runs, the first in its lowest bits.
+    """
+    out = codes[..., 0, :].copy()
+    for i in range(1, codes.shape[-2]):
+        out |= codes[..., i, :] << np.uint8(bits * i)
+    return out
+
+
+def unpack(data: np.ndarray, bits: int) -> np.ndarray:
+    """Undo :func:`pack`: bytes [..., width] to uint8 [..., 8 / bits, width]."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    return (data[..., None, :] >> shifts) & np.uint8((1 << bits) - 1)
+
+
+def _check_importance(importance: np.ndarray, columns: int) -> None:
+    if importance.dtype != np.float32 or importance.shape != (columns,):
+        raise LessonkitError(
+            f"An importance matrix for {columns} columns is float32 [{columns}], and this is "
+            f"{importance.dtype} of shape {importance.shape}.",
+            where="importance",
+            remedy="Was it measured on this model, and for this tensor?",
+        )
+    bad = ~(np.isfinite(importance) & (importance >= 0))
+    if bad.any():
+        raise LessonkitError(
+            "An importance matrix holds mean squares, and one of these is negative, NaN or "
+            "infinite.",
+            where=f"importance, column {int(bad.argmax())}",
+            remedy="Measure it again.",
+        )
+
+
+def _require_finite(x: np.ndarray, start: int, columns: int) -> None:
+    bad = ~np.isfinite(x).reshape(-1)
+    if bad.any():
+        raise LessonkitError(
+            "NaN and infinity cannot be encoded: no scale fits such a block.",
+            where=_place(start + int(bad.argmax()), columns),
+            remedy="Find out where the values come from: a truncated download or a float16 "
+            "overflow are the usual causes.",
+        )
+
+
+def _place(index: int, columns: int) -> str:
+    return f"row {index // columns}, column {index % columns}"
+
+
+def _threads() -> int:
+    """As many threads as torch would use, where it is loaded; else one for each core."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else os.cpu_count() or 1
+
+
+def _share_out(work: Callable[[int, int], None], size: int, step: int) -> None:
+    """Do ``work(start, stop)`` for pieces of ``range(size)``, several at a time."""
+
+    def one(start: int) -> None:
+        # Each thread has an error state of its own. Divisions by zero are expected, and are
+        # replaced afterwards.
+        with np.errstate(all="ignore"):
+            work(start, min(start + step, size))
+
+    starts = range(0, size, step)
+    threads = min(_threads(), len(starts))
+    if threads <= 1:
+        for start in starts:
+            one(start)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, starts))

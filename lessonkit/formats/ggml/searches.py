@@ -1,0 +1,301 @@
+"""The searches for a group's scale: which codes, and which scale, lose least.
+
+A group's codes follow from its scale, and its best scale from its codes. Each search tries
+several scales, rounds the values to codes, fits the scale to them by weighted least squares
+and keeps what loses least. The names are those of ``ggml-quants.c``, less ``make_`` and
+``_quants``; with the same order of float32 operations the bytes are those of a build
+without fused multiply-add.
+
+All arrays are float32 [values, groups] or [groups]; see
+:func:`lessonkit.formats.ggml.blocks.by_element`. Divisions by zero are expected: call them
+under ``np.errstate(all="ignore")``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lessonkit.formats.ggml.blocks import ordered_sum
+
+F = np.float32
+
+TINY = F(1e-15)
+"""A group whose largest magnitude is below this counts as all zeros."""
+
+_MAGIC = F(12582912.0)  # 1.5 * 2^23: adding it leaves a whole number in the lowest bits
+_REACH = F(4194303.0)  # nearest() rounds what lies within
+
+
+def nearest(x: np.ndarray) -> np.ndarray:
+    """Round half to even, to int32, and give what ggml's ``nearest_int`` gives beyond 2^22.
+
+    There, and for NaN and infinity, its bits mean something else; but files depend on it.
+    """
+    bits = (x + _MAGIC).view(np.int32)
+    bits &= np.int32(0x7FFFFF)
+    bits -= np.int32(0x400000)
+    return bits
+
+
+def signed_largest(x: np.ndarray) -> np.ndarray:
+    """Return each group's value of largest magnitude, with its sign; of equals the first."""
+    high, low = np.maximum.reduce(x, axis=0), np.minimum.reduce(x, axis=0)
+    largest: np.ndarray = np.where(high > -low, high, low) + F(0)  # no -0
+    (ties,) = np.nonzero((high == -low) & (high > 0))
+    if len(ties):
+        tied = x[:, ties]
+        largest[ties] = tied[np.abs(tied).argmax(axis=0), np.arange(len(ties))]
+    return largest
+
+
+def smallest(x: np.ndarray) -> np.ndarray:
+    """Return each group's smallest value; a zero has the sign of the group's first zero."""
+    low: np.ndarray = np.minimum.reduce(x, axis=0)
+    (zero,) = np.nonzero(low == 0)
+    if len(zero):
+        some = x[:, zero]
+        low[zero] = some[(some == 0).argmax(axis=0), np.arange(len(zero))]
+    return low
+
+
+def qx(
+    x: np.ndarray, half: int, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric codes: ``x ~ scale * (code - half)``, 0 <= code < 2 * half.
+
+    Tries ``-(half + 0.1 k) / largest`` for k = 0, then -9 to 9, weighing squared errors by
+    ``weights``, else by x^2. Returns the scales and the codes, uint8; groups below TINY have
+    scale 0 and codes 0.
+    """
+    largest = signed_largest(x)
+    zero = np.abs(largest) < TINY
+    largest = np.where(zero, F(1), largest)
+    w = x * x if weights is None else weights
+    wx = w * x
+    code, product = np.empty_like(x), np.empty_like(x)
+
+    def round_to_codes(inverse: np.ndarray) -> None:
+        np.multiply(x, inverse, out=code)
+        np.rint(code, out=code)
+        np.clip(code, F(-half), F(half - 1), out=code)
+
+    def sums(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        round_to_codes(inverse)
+        np.multiply(wx, code, out=product)
+        sum_lx = ordered_sum(product)
+        np.multiply(w, code, out=product)
+        np.multiply(product, code, out=product)
+        return sum_lx, ordered_sum(product)
+
+    chosen = F(-half) / largest
+    sum_lx, sum_l2 = sums(chosen)
+    scale = np.where(sum_l2 != 0, sum_lx / sum_l2, F(0))
+    best = scale * sum_lx
+    for k in [*range(-9, 0), *range(1, 10)]:
+        inverse = -(F(half) + F(0.1) * F(k)) / largest
+        sum_lx, sum_l2 = sums(inverse)
+        better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
+        scale = np.where(better, sum_lx / sum_l2, scale)
+        best = np.where(better, scale * sum_lx, best)
+        chosen = np.where(better, inverse, chosen)
+    round_to_codes(chosen)
+    codes = (code + F(half)).astype(np.uint8)
+    codes[:, zero] = 0
+    return np.where(zero, F(0), scale), codes
+
+
+def qkx(
+    x: np.ndarray,
+    top: int,
+    weights: np.ndarray,
+    *,
+    first: float,
+    step: float,
+    steps: int,
+    absolute: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Codes with an offset: ``x ~ scale * code - below``, 0 <= code <= top, below >= 0.
+
+    ggml's qkx2 and qkx3, which differ in nothing that shows. Tries the inverse scales
+    ``(first + step * k + top) / (max - min)`` for k = 0 to ``steps``, both included. A try
+    that is kept replaces ``min``, too, so that later tries start from it.
+
+    Errors are squared, or ``absolute``. Returns scales, belows and codes (uint8); a group
+    of one value has scale 0 and codes 0.
+    """
+    lowest, high = smallest(x), np.maximum.reduce(x, axis=0)
+    low = np.where(lowest > 0, F(0), lowest)
+    flat = high == low
+    sum_w, sum_x = ordered_sum(weights), ordered_sum(weights * x)
+    code, product, square, shifted = (np.empty_like(x) for _ in range(4))
+
+    def span(low: np.ndarray) -> np.ndarray:
+        return np.where(flat, F(1), high - low)
+
+    def round_to_codes(inverse: np.ndarray, low: np.ndarray) -> None:
+        np.multiply(shifted, inverse, out=code)
+        reach = np.abs(inverse) * np.maximum(np.abs(high - low), np.abs(lowest - low))
+        if (reach <= _REACH).all():
+            np.rint(code, out=code)
+        else:  # only with numbers next to zero
+            code[:] = nearest(code)
+        np.clip(code, F(0), F(top), out=code)
+
+    def error(scale: np.ndarray, low: np.ndarray) -> np.ndarray:
+        np.multiply(code, scale, out=product)
+        np.add(product, low, out=product)
+        np.subtract(product, x, out=product)
+        if absolute:
+            np.abs(product, out=product)
+        else:
+            np.multiply(product, product, out=product)
+        np.multiply(product, weights, out=product)
+        return ordered_sum(product)
+
+    chosen, chosen_low = F(top) / span(low), low
+    scale = 1 / chosen
+    np.subtract(x, low, out=shifted)
+    round_to_codes(chosen, low)
+    best = error(scale, low)
+    for k in range(steps + 1):
+        inverse = (F(first) + F(step) * F(k) + F(top)) / span(low)
+        round_to_codes(inverse, low)
+        np.multiply(weights, code, out=product)
+        sum_l = ordered_sum(product)
+        np.multiply(product, code, out=square)
+        sum_l2 = ordered_sum(square)
+        np.multiply(product, x, out=product)
+        sum_xl = ordered_sum(product)
+        determinant = sum_w * sum_l2 - sum_l * sum_l
+        new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
+        new_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
+        above = new_low > 0
+        new_scale = np.where(above, sum_xl / sum_l2, new_scale)
+        new_low = np.where(above, F(0), new_low)
+        new_error = error(new_scale, new_low)
+        better = (determinant > 0) & (new_error < best)
+        if better.any():
+            chosen = np.where(better, inverse, chosen)
+            chosen_low = np.where(better, low, chosen_low)
+            best = np.where(better, new_error, best)
+            scale = np.where(better, new_scale, scale)
+            low = np.where(better, new_low, low)
+            np.subtract(x, low, out=shifted)
+    np.subtract(x, chosen_low, out=shifted)
+    round_to_codes(chosen, chosen_low)
+    codes = code.astype(np.uint8)
+    codes[:, flat] = 0
+    return np.where(flat, F(0), scale), -low, codes
+
+
+def q3(x: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric codes as :func:`qx` has them, found by changing one code at a time.
+
+    Starts from ``-half / largest``; errors are weighed by x^2.
+    """
+    largest = signed_largest(x)
+    zero = np.abs(largest) < TINY
+    w = x * x
+    codes = np.clip(nearest(x * (F(-half) / np.where(zero, F(1), largest))), -half, half - 1)
+    codes = codes.astype(np.float32)
+    sum_lx, sum_l2 = ordered_sum(w * x * codes), ordered_sum(w * codes * codes)
+
+    def round_to_codes(values: np.ndarray) -> np.ndarray:
+        whole = nearest(values)
+        return np.clip(whole, -half, half - 1, out=whole).astype(np.float32)
+
+    sum_lx, sum_l2 = _one_at_a_time(x, w, codes, sum_lx, sum_l2, round_to_codes, positive=False)
+    scale = np.where((sum_l2 > 0) & ~zero, sum_lx / sum_l2, F(0))
+    codes = (codes + F(half)).astype(np.uint8)
+    codes[:, zero] = 0
+    return scale, codes
+
+
+def qp(x: np.ndarray, top: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positive codes: ``x ~ scale * code``, 0 <= code <= top; for scales of scales.
+
+    Tries ``(0.1 k + top) / max`` for k = 0, then -4 to 4, then changes one code at a time.
+    Returns scales and codes, uint8. A negative x gets what ggml gives it, a code that wraps
+    round: such scales are very rare.
+    """
+    largest = np.maximum(np.maximum.reduce(x, axis=0), F(0))
+    zero = largest < TINY
+    largest = np.where(zero, F(1), largest)
+
+    def wrapped(codes: np.ndarray) -> np.ndarray:
+        return (codes & 255).astype(np.float32)
+
+    def loss(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        difference = x - scale * codes
+        return ordered_sum(weights * difference * difference)
+
+    inverse = F(top) / largest
+    best = loss(wrapped(nearest(inverse * x)), 1 / inverse)
+    for k in [*range(-4, 0), *range(1, 5)]:
+        trial = (F(0.1) * F(k) + F(top)) / largest
+        codes = np.minimum(nearest(trial * x), top).astype(np.float32)
+        new = loss(codes, 1 / trial)
+        better = new < best
+        best, inverse = np.where(better, new, best), np.where(better, trial, inverse)
+    whole = np.minimum(nearest(inverse * x), top)
+    codes = whole.astype(np.float32)
+    sum_lx, sum_l2 = ordered_sum(weights * x * codes), ordered_sum(weights * codes * codes)
+    codes = wrapped(whole)
+
+    def round_to_codes(values: np.ndarray) -> np.ndarray:
+        return np.minimum(nearest(values), top).astype(np.float32)
+
+    sum_lx, sum_l2 = _one_at_a_time(
+        x, weights, codes, sum_lx, sum_l2, round_to_codes, positive=True
+    )
+    scale = np.where((sum_l2 > 0) & ~zero, sum_lx / sum_l2, F(0))
+    codes[:, zero] = 0
+    return scale, codes.astype(np.uint8)
+
+
+def _one_at_a_time(
+    x: np.ndarray,
+    w: np.ndarray,
+    codes: np.ndarray,
+    sum_lx: np.ndarray,
+    sum_l2: np.ndarray,
+    round_to_codes: Callable[[np.ndarray], np.ndarray],
+    *,
+    positive: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Change one code after another where the scale then fits better, in at most five sweeps.
+
+    Changes ``codes``; returns the new sums w x code and w code^2. A group without a change
+    stays as it is from then on, so later sweeps leave it out.
+    """
+    wx = w * x
+    active = np.arange(x.shape[1])
+    for sweep in range(5):
+        some = active if sweep else slice(None)
+        xs, ws, wxs, cs = x[:, some], w[:, some], wx[:, some], codes[:, some]
+        lx, l2 = sum_lx[some], sum_l2[some]
+        changed = np.zeros(len(active), dtype=bool)
+        for i in range(len(x)):
+            rest_lx = lx - wxs[i] * cs[i]
+            rest_l2 = l2 - ws[i] * cs[i] * cs[i]
+            new = round_to_codes(xs[i] * rest_l2 / rest_lx)
+            differs = (new != cs[i]) & (rest_lx > 0)
+            if positive:
+                differs &= rest_l2 > 0
+            (at,) = np.nonzero(differs)
+            new = new[at]
+            new_lx = rest_lx[at] + wxs[i, at] * new
+            new_l2 = rest_l2[at] + ws[i, at] * new * new
+            old_lx = lx[at]
+            better = (new_l2 > 0) & (new_lx * new_lx * l2[at] > old_lx * old_lx * new_l2)
+            at, new = at[better], new[better]
+            cs[i, at] = np.mod(new, F(256)) if positive else new
+            lx[at], l2[at] = new_lx[better], new_l2[better]
+            changed[at] = True
+        codes[:, some], sum_lx[some], sum_l2[some] = cs, lx, l2
+        active = active[changed]
+        if not len(active):
+            break
+    return sum_lx, sum_l2

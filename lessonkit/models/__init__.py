@@ -1,0 +1,27 @@
+"""A name becomes a model, a tokenizer, a text."""
+
+from lessonkit.models.decoding import Continuation
+from lessonkit.models.folder import read_model_folder
+from lessonkit.models.loading import load
+from lessonkit.models.names import find_model, resolve
+from lessonkit.models.questions import Question, questions
+from lessonkit.models.size import Description, describe, is_small
+from lessonkit.models.texts import Split, Text, calibration_text, evaluation_text, text_for
+
+__all__ = [
+    "Continuation",
+    "Description",
+    "Question",
+    "Split",
+    "Text",
+    "calibration_text",
+    "describe",
+    "evaluation_text",
+    "find_model",
+    "is_small",
+    "load",
+    "questions",
+    "read_model_folder",
+    "resolve",
+    "text_for",
+]

@@ -1,0 +1,7 @@
+"""Use a model: let it write."""
+
+from lessonkit.run.generate import complete
+
+__all__ = [
+    "complete",
+]
