@@ -18,14 +18,17 @@ TORCH ?=
 LAB_OPTIONS ?=
 # How many tests run at once.
 WORKERS ?= 2
+# For make portable: which stand-ins for other machines; all of them unless given.
+SETTINGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test interop lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop lint format notebooks texts model card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
+	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
 	@echo 'make interop    compare conversions with transformers 4.47.1, in an environment of its own'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
@@ -48,6 +51,10 @@ test: lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 --ignore=tests/interop
 
 # The variable turns "not compared" into a failure.
+# make portable SETTINGS=avx2: one of those that `python -m tools.portable --list` names.
+portable: set-up
+	$(PY) -m tools.portable --workers $(WORKERS) $(SETTINGS)
+
 interop: set-up $(CONVERTER)/.ready
 	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5
 
@@ -67,7 +74,7 @@ format: set-up
 
 notebooks: set-up
 	$(PY) -m tools.notebooks refresh notebooks
-	$(PY) -m tools.pictures
+	$(PY) -m tools.lessons
 
 texts: set-up
 	$(PY) data/build/texts.py

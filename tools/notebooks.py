@@ -34,6 +34,8 @@ from tools.notebook_rules import (
     tidy,
 )
 
+THREADS = "LESSONKIT_THREADS"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -56,10 +58,11 @@ def reproducible_environment() -> dict[str, str]:
     """The environment variables under which a notebook gives the same outputs everywhere.
 
     No hub is asked, no cache or settings of the user's home are read, and arithmetic uses one
-    thread. What must be cached, such as the list of fonts, lies in the virtual environment.
-    A comparison with a library that is not installed is an error.
+    thread (or as many as `LESSONKIT_THREADS` says). What must be cached, such as the list of fonts,
+    lies in the virtual environment. A comparison with a library that is not installed is an error.
     """
     cache = Path(sys.prefix) / "cache"
+    threads = os.environ.get(THREADS, "1")
     folders = {
         "HF_HOME": cache / "huggingface",
         "IPYTHONDIR": cache / "ipython",
@@ -74,8 +77,8 @@ def reproducible_environment() -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "LESSONKIT_REQUIRE_ENGINES": "1",
-        "MKL_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
     }
 

@@ -1,11 +1,30 @@
-"""How good is it? Perplexity with its protocol, and closed-book recall."""
+"""How good is it? Perplexity by its protocol, divergence, recall; and is a difference real?"""
 
-from lessonkit.evaluate.perplexity import Perplexity, perplexity
+from lessonkit.evaluate.divergence import Divergence, divergence, divergences
+from lessonkit.evaluate.margins import RELIABLE, Margin, continuation_margins
+from lessonkit.evaluate.paired import Difference, Flips, compare, holm, mcnemar
+from lessonkit.evaluate.perplexity import Perplexity, perplexities, perplexity
+from lessonkit.evaluate.protocols import PROTOCOLS, Protocol, sliding
 from lessonkit.evaluate.recall import Recall, recall
 
 __all__ = [
+    "Difference",
+    "Divergence",
+    "Flips",
+    "Margin",
+    "PROTOCOLS",
     "Perplexity",
+    "Protocol",
+    "RELIABLE",
     "Recall",
+    "compare",
+    "continuation_margins",
+    "divergence",
+    "divergences",
+    "holm",
+    "mcnemar",
+    "perplexities",
     "perplexity",
     "recall",
+    "sliding",
 ]

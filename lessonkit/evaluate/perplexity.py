@@ -1,107 +1,134 @@
 """Perplexity, with the protocol that makes the number mean something.
 
-    perplexity = exp(mean negative log-likelihood of the scored tokens)
+    perplexity = exp(sum of negative log-likelihoods / tokens, words or bytes)
 
 One model has many "perplexities": it matters how the text is joined, whether a beginning token
-is there, how long the windows are and which of their tokens count. So the result carries its
-protocol, and two results compare only where protocol, text and split are the same.
+is there, how long the windows are and which of their tokens count (see `protocols`). So a result
+carries its protocol and its text, and two results compare only where both are the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from typing import Protocol as StructuralType
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lessonkit.errors import LessonkitError
+from lessonkit.evaluate.cut import Cut, cut
+from lessonkit.evaluate.documents import SomeText
+from lessonkit.evaluate.engine import batches, losses, token_losses
+from lessonkit.evaluate.protocols import Protocol, Unit
 from lessonkit.models.size import is_small
 from lessonkit.progress import bar
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["Perplexity", "perplexities", "perplexity", "require_comparable", "token_losses"]
 
-LONGEST_WINDOW = 2048  # what the GPTQ paper uses
-_TOKENS_AT_ONCE = 2048  # in one forward pass
-_LOGITS_AT_ONCE = 1 << 24  # 64 MiB of float32
-
-
-class SomeText(StructuralType):
-    """What is needed of a text; `lessonkit.models.texts.Text` is one."""
-
-    @property
-    def name(self) -> str:
-        """The collection, or the file."""
-
-    @property
-    def language(self) -> str:
-        """The code of the language, such as "en"."""
-
-    @property
-    def split(self) -> Any:
-        """The split, printed with `str`."""
-
-    def joined(self) -> str:
-        """The rows, joined."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a perplexity is measured. The fields say it in words, `window` in tokens.
-
-    `bos` is False for tokenizers that have no beginning token.
-    """
-
-    name: str
-    window: int
-    bos: bool
-    join: str
-    scored: str
-    remainder: str
-
-    def __str__(self) -> str:
-        return f"{self.name} of {self.window:,}"
-
-
-def windows(window: int, *, bos: bool = True) -> Protocol:
-    r"""The protocol of the GPTQ paper, behind most published perplexities of quantised models.
-
-    Join the rows with "\n\n", tokenise once with one beginning token at the very start, cut into
-    windows that do not overlap, drop the remainder; every token of a window but its first is
-    predicted from those before it in the window, and scored.
-    """
-    return Protocol(
-        name="windows",
-        window=window,
-        bos=bos,
-        join="rows joined with two line ends, tokenised once",
-        scored="all but the first token of each window",
-        remainder="dropped",
-    )
+_NAMES: dict[Unit, str] = {
+    "word": "word_perplexity",
+    "byte": "byte_perplexity",
+    "bit": "bits_per_byte",
+}
 
 
 @dataclass(frozen=True)
 class Perplexity:
     """A perplexity and what it was measured on.
 
-    `mean_nll` is in nats for each of the `scored` tokens; `text` is "name/split/language".
-    `window_nll` has the mean of each window, for those who want to see where the text is hard.
+    Attributes
+    ----------
+    mean_nll, mean_square:
+        Mean negative log-likelihood of the scored tokens, in nats, and mean of its square.
+    scored:
+        Tokens scored.
+    words, bytes:
+        Words and UTF-8 bytes of the text that was read, counted on the original.
+    protocol:
+        How it was measured, with the window and the place of the beginning token.
+    text, split, sha256:
+        The text as "name/split/language", its split, and the hash of what was tokenised.
+    dtype:
+        The model's.
+    window_nll, window_scored:
+        Mean negative log-likelihood and scored tokens of each window: where the text is hard.
     """
 
-    value: float
     mean_nll: float
+    mean_square: float = field(repr=False)
     scored: int
-    windows: int
+    words: int = field(repr=False)
+    bytes: int = field(repr=False)
     protocol: Protocol
     text: str
+    split: str
+    sha256: str
+    dtype: str
     window_nll: tuple[float, ...] = field(repr=False)
+    window_scored: tuple[int, ...] = field(repr=False)
+
+    @property
+    def windows(self) -> int:
+        """How many windows were read."""
+        return len(self.window_nll)
+
+    @property
+    def units(self) -> int:
+        """What the protocol counts: tokens, words or bytes."""
+        counts = {"token": self.scored, "word": self.words, "byte": self.bytes, "bit": self.bytes}
+        return counts[self.protocol.unit]
+
+    @property
+    def value(self) -> float:
+        """The perplexity; for `bits_per_byte` the bits. Infinite above exp(709)."""
+        return self._from_nats(self.mean_nll * self.scored / self.units)
+
+    @property
+    def error(self) -> float:
+        """llama.cpp's standard error of the value.
+
+        value * sqrt((mean of squares - square of mean) / (tokens - 1)). It takes each token for
+        an independent draw and says how well this text stands for others like it. It is far too
+        wide for "did quantisation hurt on this text?": both models meet the same hard words, so
+        compare them in pairs (`paired.compare`). Source: `tools/perplexity/perplexity.cpp`.
+        """
+        variance = max(0.0, self.mean_square - self.mean_nll**2) / max(1, self.scored - 1)
+        nats = math.sqrt(variance) * self.scored / self.units
+        return nats / math.log(2) if self.protocol.unit == "bit" else self.value * nats
+
+    def per(self, unit: Unit) -> Perplexity:
+        """The same measurement by word, by byte, or as bits per byte ("bit")."""
+        if self.protocol.form != "articles" or unit not in _NAMES:
+            raise LessonkitError(
+                "Only a text read to its last token, article by article, counts in words or bytes.",
+                where=f"{self.protocol}, per {unit}",
+                remedy="Measure with protocol='word_perplexity'; the units are word, byte, bit.",
+            )
+        return replace(self, protocol=replace(self.protocol, name=_NAMES[unit], unit=unit))
+
+    def _from_nats(self, nats: float) -> float:
+        if self.protocol.unit == "bit":
+            return nats / math.log(2)
+        return math.exp(nats) if nats < 709 else math.inf
 
     def __float__(self) -> float:
         return self.value
 
+    def __sub__(self, other: Perplexity) -> float:
+        require_comparable(self, other)
+        return self.value - other.value
+
+    def __lt__(self, other: Perplexity) -> bool:
+        require_comparable(self, other)
+        return self.value < other.value
+
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.protocol}, {self.scored:,} tokens scored, {self.text})"
+        digits = 4 if self.protocol.unit == "bit" else 2
+        error = f" ± {self.error:.{digits}f}" if self.protocol.error_bars else ""
+        return (
+            f"{self.value:.{digits}f}{error} ({self.protocol}, {self.scored:,} tokens scored, "
+            f"{self.dtype}, {self.text}, sha256 {self.sha256[:8]})"
+        )
 
 
 def perplexity(
@@ -109,16 +136,19 @@ def perplexity(
     tokenizer: Any,
     text: SomeText,
     *,
+    protocol: str | Protocol = "gptq",
     window: int | None = None,
     max_windows: int | None = None,
     batch: int | None = None,
 ) -> Perplexity:
-    """Measure a model's perplexity on a text by the protocol `windows`.
+    """Measure a model's perplexity on a text.
 
     Parameters
     ----------
+    protocol:
+        A name of `protocols.PROTOCOLS`, or a `Protocol`, such as `sliding(512, stride=128)`.
     window:
-        Tokens in a window; by default the model's context, at most 2048.
+        Tokens in a window; by default the protocol's own, at most the model's context.
     max_windows:
         Only the first so many windows. A figure from fewer windows is another figure: the number
         of scored tokens tells.
@@ -126,8 +156,8 @@ def perplexity(
         Windows in one forward pass; by default as many as make 2048 tokens. It changes speed and
         memory, not the result (beyond the last bits).
 
-    Log-probabilities are computed in float32 and added up in float64, a bounded piece at a time,
-    so memory for the logits stays below some 200 MB whatever the vocabulary.
+    Log-probabilities are computed in float32 and added up in float64, a bounded part at a time,
+    so memory for the logits stays at some 20 MB whatever the vocabulary.
 
     Raises
     ------
@@ -135,116 +165,96 @@ def perplexity(
         The text is shorter than a window, the window longer than the model's context, a token
         has no embedding, or the model's scores are not finite.
     """
-    protocol = _protocol_for(model, tokenizer, window)
-    for name, value in {"max_windows": max_windows, "batch": batch}.items():
-        if value is not None and value < 1:
-            raise LessonkitError(
-                f"{name} must be at least 1.", where=f"{name}={value}", remedy="Leave it out."
-            )
-    cut = _cut(_token_ids(model, tokenizer, text), protocol, max_windows, _label(text))
-    at_once = batch or max(1, _TOKENS_AT_ONCE // protocol.window)
-    means: list[float] = []
-    with bar(len(cut), "perplexity", large=not is_small(model)) as progress:
-        for start in range(0, len(cut), at_once):
-            losses = token_losses(model, cut[start : start + at_once])
-            means += losses.double().mean(dim=1).tolist()
-            _require_finite(means, start)
-            progress.update(len(losses))
-    # All windows score equally many tokens, so the mean of their means is the mean over tokens.
-    mean = math.fsum(means) / len(means)
+    _require_batch(batch)
+    pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
+    return score(model, pieces, batch=batch)
+
+
+def perplexities(
+    model: Any,
+    tokenizer: Any,
+    text: SomeText,
+    variants: Mapping[str, AbstractContextManager[Any]],
+    *,
+    protocol: str | Protocol = "gptq",
+    window: int | None = None,
+    max_windows: int | None = None,
+    batch: int | None = None,
+) -> dict[str, Perplexity]:
+    """Measure several variants of one model on a text that is tokenised and cut once.
+
+    `variants` maps names to context managers that change the model while they are open, such as
+    `quantized_model(model, "int4 block 64")`, or `contextlib.nullcontext()` for the model as it
+    is. The other parameters are those of `perplexity`.
+    """
+    _require_batch(batch)
+    pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
+    found = {}
+    for name, variant in variants.items():
+        with variant:
+            found[name] = score(model, pieces, batch=batch)
+    return found
+
+
+def score(model: Any, what: Cut, *, batch: int | None = None) -> Perplexity:
+    """Measure a model on a text that was cut before."""
+    sums = [0.0] * len(what.pieces)
+    squares = [0.0] * len(what.pieces)
+    with bar(len(what.pieces), "perplexity", large=not is_small(model)) as progress:
+        for group in batches(what.pieces, batch):
+            pieces = [what.pieces[i] for i in group]
+            parts = losses(model, pieces).double().split([piece.scored for piece in pieces])
+            for i, part in zip(group, parts, strict=True):
+                sums[i], squares[i] = float(part.sum()), float(part.square().sum())
+                _require_finite(sums[i], i)
+            progress.update(len(group))
+    counts = [piece.scored for piece in what.pieces]
     return Perplexity(
-        value=_exp(mean),
-        mean_nll=mean,
-        scored=len(cut) * (protocol.window - 1),
-        windows=len(cut),
-        protocol=protocol,
-        text=_label(text),
-        window_nll=tuple(means),
+        mean_nll=math.fsum(sums) / what.scored,
+        mean_square=math.fsum(squares) / what.scored,
+        scored=what.scored,
+        words=what.words,
+        bytes=what.bytes,
+        protocol=what.protocol,
+        text=what.text,
+        split=what.split,
+        sha256=what.sha256,
+        dtype=str(model.dtype).removeprefix("torch."),
+        window_nll=tuple(total / count for total, count in zip(sums, counts, strict=True)),
+        window_scored=tuple(counts),
     )
 
 
-def token_losses(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood, in nats, of every token but the first of each row.
+def require_comparable(a: Perplexity, b: Perplexity) -> None:
+    """Raise LessonkitError unless two results have one protocol, one text, and equal counts.
 
-    `ids` is (rows, tokens); the result is float32 on the CPU, (rows, tokens - 1).
+    Models with different tokenizers compare only by word or byte: their tokens are not the same.
     """
-    import torch
-
-    with torch.inference_mode():
-        ids = ids.to(model.device)
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        # The head's output is the largest array by far: (tokens, vocabulary). Piece by piece.
-        inputs, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
-        head = model.get_output_embeddings()
-        size = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
-        pieces = [
-            torch.nn.functional.cross_entropy(
-                head(inputs[at : at + size]).float(), targets[at : at + size], reduction="none"
-            )
-            for at in range(0, len(targets), size)
-        ]
-        return torch.cat(pieces).cpu().view(len(ids), -1)
-
-
-def _protocol_for(model: Any, tokenizer: Any, window: int | None) -> Protocol:
-    context = int(model.config.max_position_embeddings)
-    if window is None:
-        window = min(context, LONGEST_WINDOW)
-    if not 2 <= window <= context:
-        raise LessonkitError(
-            f"A window of {window:,} tokens does not fit: the model was made for 2 to {context:,}.",
-            where="window",
-            remedy=f"Use window={min(context, LONGEST_WINDOW)}, or leave it out.",
-        )
-    return windows(window, bos=tokenizer.bos_token_id is not None)
-
-
-def _token_ids(model: Any, tokenizer: Any, text: SomeText) -> list[int]:
-    ids: list[int] = tokenizer(text.joined(), add_special_tokens=False, verbose=False).input_ids
-    if tokenizer.bos_token_id is not None:
-        ids = [tokenizer.bos_token_id, *ids]
-    rows = model.get_input_embeddings().num_embeddings
-    if max(ids, default=0) >= rows:
-        raise LessonkitError(
-            f"The text has the token {max(ids)}, but the model has only {rows:,} embeddings.",
-            where=_label(text),
-            remedy="Use the tokenizer that belongs to the model.",
-        )
-    return ids
-
-
-def _cut(ids: Sequence[int], protocol: Protocol, at_most: int | None, label: str) -> torch.Tensor:
-    """The text's whole windows as (windows, tokens)."""
-    import torch
-
-    count = len(ids) // protocol.window
-    if count == 0:
-        raise LessonkitError(
-            f"The text has {len(ids):,} tokens, less than one window of {protocol.window:,}.",
-            where=label,
-            remedy=f"Use a longer text, or window={max(2, len(ids))} or less.",
-        )
-    count = min(count, at_most or count)
-    return torch.tensor(ids[: count * protocol.window]).view(count, protocol.window)
-
-
-def _require_finite(means: list[float], start: int) -> None:
-    for number, mean in enumerate(means[start:], start=start):
-        if not math.isfinite(mean):
+    for what, ours, theirs in (
+        ("protocols", a.protocol, b.protocol),
+        ("texts", f"{a.text} {a.sha256[:8]}", f"{b.text} {b.sha256[:8]}"),
+        (f"counts of {a.protocol.unit}s", a.units, b.units),
+    ):
+        if ours != theirs:
             raise LessonkitError(
-                f"The model's scores are not finite ({mean}), so there is no perplexity.",
-                where=f"window {number}",
-                remedy="Load the model as dtype='float32' or 'bfloat16': float16 overflows in some "
-                "models. If that does not help, the weights are damaged.",
+                f"These perplexities have different {what}, so their difference means nothing.",
+                where=f"{ours} and {theirs}",
+                remedy="Measure both with the same protocol, window, text and number of windows.",
             )
 
 
-def _exp(mean: float) -> float:
-    try:
-        return math.exp(mean)
-    except OverflowError:  # a mean above 709 nats
-        return math.inf
+def _require_batch(batch: int | None) -> None:
+    if batch is not None and batch < 1:
+        raise LessonkitError(
+            "batch must be at least 1.", where=f"batch={batch}", remedy="Leave it out."
+        )
 
 
-def _label(text: SomeText) -> str:
-    return f"{text.name}/{text.split}/{text.language}"
+def _require_finite(total: float, window: int) -> None:
+    if not math.isfinite(total):
+        raise LessonkitError(
+            f"The model's scores are not finite ({total}), so there is no perplexity.",
+            where=f"window {window}",
+            remedy="Load the model as dtype='float32' or 'bfloat16': float16 overflows in some "
+            "models. If that does not help, the weights are damaged.",
+        )

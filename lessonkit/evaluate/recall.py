@@ -3,15 +3,20 @@
 Each question is the beginning of a sentence, such as "The lighthouse of Port Amber was built
 in", and an answer, "1842". The model completes the sentence greedily; the answer is right when
 the completion begins with it, letter for letter.
+
+Another processor rounds differently, and so does another batch. An answer whose every token won
+clearly stays; one that hung on a hair may turn. So each verdict comes with its margin.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.errors import LessonkitError
+from lessonkit.evaluate.margins import RELIABLE, gaps
 from lessonkit.models.decoding import (
     Continuation,
     context_length,
@@ -42,16 +47,31 @@ class Miss:
 
 @dataclass(frozen=True)
 class Recall:
-    """How many questions were answered right, and which were not (in the order asked)."""
+    """How many questions were answered right, and which were not (in the order asked).
+
+    `verdicts` says of each question whether it was answered right: two of them make McNemar's
+    test (`paired.mcnemar`). `margins` has the smallest gap between the best and the second-best
+    score among the tokens that decided each answer.
+    """
 
     right: int
     asked: int
     misses: tuple[Miss, ...] = field(repr=False)
+    verdicts: tuple[bool, ...] = field(repr=False, default=())
+    margins: tuple[float, ...] = field(repr=False, default=())
 
     @property
     def share(self) -> float:
         """The right ones' share of all, 0 to 1."""
         return self.right / self.asked
+
+    def uncertain(self, below: float = RELIABLE) -> int:
+        """How many answers hang on a margin below a threshold, in the units of the scores.
+
+        The default suits a float32 model. The scores of a bfloat16 model are themselves rounded,
+        by up to 1/512 of their size, and ties are common: ask for a float32 one.
+        """
+        return sum(margin < below for margin in self.margins)
 
     def __str__(self) -> str:
         return f"{self.right:,} of {self.asked:,} ({100 * self.share:.1f} %)"
@@ -72,7 +92,8 @@ def recall(
     words, any character may follow). The model may say at most the answer's tokens and four more.
 
     Prompts of equal length share a batch, so nothing is padded and the result does not depend on
-    `batch`. `limit` asks the first questions only.
+    `batch`, beyond the rounding that `Recall.margins` guards against. Scores are compared as
+    float32. `limit` asks the first questions only.
 
     Raises
     ------
@@ -90,9 +111,10 @@ def recall(
     allowed = [_allowed_tokens(tokenizer, question) for question in asked]
     _require_room(model, asked, prompts, allowed)
     completions: dict[int, str] = {}
+    margins: dict[int, float] = {}
     with bar(len(asked), "recall", large=not is_small(model)) as progress:
         for group in _groups(prompts, batch):
-            said = _complete_group(
+            said, gap = _complete_group(
                 model,
                 tokenizer,
                 [asked[i] for i in group],
@@ -100,13 +122,14 @@ def recall(
                 [allowed[i] for i in group],
             )
             completions.update(zip(group, said, strict=True))
+            margins.update(zip(group, gap, strict=True))
             progress.update(len(group))
+    verdicts = tuple(is_right(completions[i], question) for i, question in enumerate(asked))
     misses = tuple(
-        Miss(question, completions[i])
-        for i, question in enumerate(asked)
-        if not is_right(completions[i], question)
+        Miss(question, completions[i]) for i, question in enumerate(asked) if not verdicts[i]
     )
-    return Recall(len(asked) - len(misses), len(asked), misses)
+    in_order = tuple(margins[i] for i in range(len(asked)))
+    return Recall(sum(verdicts), len(asked), misses, verdicts, in_order)
 
 
 def is_right(completion: str, question: Question) -> bool:
@@ -152,19 +175,26 @@ def _complete_group(
     questions: list[Question],
     prompts: list[list[int]],
     allowed: list[int],
-) -> list[str]:
-    """Greedy completions of prompts of equal length, each until its verdict is certain."""
+) -> tuple[list[str], list[float]]:
+    """Greedy completions of prompts of equal length, each until its verdict is certain.
+
+    With each comes the smallest gap between best and second-best score on the way.
+    """
     import torch
 
     stops = stop_tokens(model, tokenizer)
     text = Continuation(model)
     new: list[list[int]] = [[] for _ in questions]
     said = [""] * len(questions)
+    margins = [math.inf] * len(questions)
     open_rows = set(range(len(questions)))
     fed = torch.tensor(prompts)
     while open_rows:
-        best: torch.Tensor = text.feed(fed).argmax(dim=-1).cpu()
+        scores = text.feed(fed)
+        best: torch.Tensor = scores.argmax(dim=-1).cpu()
+        gap = gaps(scores).tolist()
         for row in sorted(open_rows):
+            margins[row] = min(margins[row], gap[row])
             token = int(best[row])
             if token in stops:
                 open_rows.discard(row)
@@ -174,7 +204,7 @@ def _complete_group(
             if len(new[row]) == allowed[row] or _is_certain(said[row], questions[row]):
                 open_rows.discard(row)
         fed = best[:, None]  # finished rows run along unread: the batch keeps its shape
-    return said
+    return said, margins
 
 
 def _is_certain(completion: str, question: Question) -> bool:

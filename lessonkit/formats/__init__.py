@@ -43,6 +43,7 @@ from lessonkit.formats.floats import (
 )
 from lessonkit.formats.integers import IntQuantized, quantize_absmax, quantize_zero_point
 from lessonkit.formats.microscaling import Microscaled, quantize_mxfp4, quantize_nvfp4
+from lessonkit.formats.packing import pack_awq, pack_gptq, unpack_awq, unpack_gptq
 
 __all__ = [
     "BF16",
@@ -80,6 +81,8 @@ __all__ = [
     "dynamic_map",
     "encode",
     "finite_values",
+    "pack_awq",
+    "pack_gptq",
     "quantize_absmax",
     "quantize_blockwise",
     "quantize_mxfp4",
@@ -91,4 +94,6 @@ __all__ = [
     "split_fields",
     "table",
     "ulp",
+    "unpack_awq",
+    "unpack_gptq",
 ]

@@ -28,7 +28,6 @@ LANGUAGES = ("en", "zh")
 VARIABLE = "LESSONKIT_WIKITEXT"
 HUB_ID, HUB_CONFIGURATION = "Salesforce/wikitext", "wikitext-2-raw-v1"
 
-_TITLE = re.compile(r" ?= (?!= )(.+?) = ?\n?")
 _ARTICLE_START = re.compile(r"\n\n(?= = (?!= ))")
 
 
@@ -130,25 +129,6 @@ def calibration_text(
     if split is None:
         split = Split.TRAIN if name == WIKITEXT else Split.CALIBRATION
     return _text(name, _as_split(split), language, FOR_CALIBRATION)
-
-
-def articles(text: Text) -> list[tuple[str, str]]:
-    """The articles of a text in WikiText's form: title and body, the body without outer blanks.
-
-    A title is a row ` = Title = ` between blank rows; more signs (` = = Section = = `) stand for
-    sections, which stay in the body.
-    """
-    # A row is a line with its end, a blank line, or (without a line end) a whole article.
-    whole = (row if row.endswith("\n") else f"{row}\n\n" if row else "\n" for row in text.rows)
-    found: list[tuple[str, list[str]]] = []
-    padded = ("", *rows_of("".join(whole)), "")
-    for before, row, after in zip(padded, padded[1:], padded[2:], strict=False):
-        title = _TITLE.fullmatch(row)
-        if title and not before and not after:
-            found.append((title[1], []))
-        elif found:
-            found[-1][1].append(row or "\n")
-    return [(title, "".join(rows).strip()) for title, rows in found]
 
 
 def text_for(model_name: str | Path) -> str:

@@ -1,17 +1,26 @@
 """Choosing the codes of one matrix: round to nearest, and smarter ways."""
 
+from lessonkit.quantize.gptq import Hessian, gptq
+from lessonkit.quantize.grids import AwqGrid, CodebookGrid, IntGrid, Q4_0Grid, round_to_nearest
 from lessonkit.quantize.int8 import Int8Rows, linear, quantize_rows
 from lessonkit.quantize.rtn import fake_quantize, linear_layers, quantized_model, relative_rms_error
 from lessonkit.quantize.schemes import Scheme, scheme
 
 __all__ = [
+    "AwqGrid",
+    "CodebookGrid",
+    "Hessian",
     "Int8Rows",
+    "IntGrid",
+    "Q4_0Grid",
     "Scheme",
     "fake_quantize",
+    "gptq",
     "linear",
     "linear_layers",
     "quantize_rows",
     "quantized_model",
     "relative_rms_error",
+    "round_to_nearest",
     "scheme",
 ]

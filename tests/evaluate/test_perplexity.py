@@ -1,38 +1,25 @@
-"""The perplexity is that of a slow loop that is obviously right, and of transformers' own loss."""
+"""Under every protocol the perplexity is that of a slow loop that is obviously right."""
 
 from __future__ import annotations
 
-import copy
 import math
-import sys
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
 
 from lessonkit.errors import LessonkitError
-from lessonkit.evaluate.perplexity import Perplexity, perplexity, token_losses, windows
+from lessonkit.evaluate.cut import cut
+from lessonkit.evaluate.documents import detokenize, pages, raw_text
+from lessonkit.evaluate.perplexity import perplexities, perplexity
+from lessonkit.evaluate.protocols import gptq, sliding
 from lessonkit.models.tokenizer import load_tokenizer
-from tests.tiny import island_sentences, make_tokenizer, tiny_config
+from lessonkit.quantize.rtn import quantized_model
+from tests.evaluate.common import TEXT, sample, slow_log_probabilities, tiny_model
+from tests.tiny import make_tokenizer
 
 WINDOW = 32
-
-module = sys.modules["lessonkit.evaluate.perplexity"]
-
-
-@dataclass(frozen=True)
-class Sample:
-    content: str
-    name: str = "sample"
-    language: str = "en"
-    split: str = "test"
-
-    def joined(self) -> str:
-        return self.content
-
-
-TEXT = Sample(island_sentences(9))
 
 
 @pytest.fixture(scope="module")
@@ -42,126 +29,165 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    return LlamaForCausalLM(tiny_config(400, max_position_embeddings=64)).eval()
+    return tiny_model(max_position_embeddings=64)
 
 
-def slow_nll(model, ids: list[int], window: int) -> list[float]:
-    """Token by token, in float64, each from its own forward pass over what stands before it."""
-    scored = []
-    for start in range(0, len(ids) - window + 1, window):
-        for position in range(start + 1, start + window):
-            with torch.no_grad():
-                logits = model(torch.tensor([ids[start:position]])).logits[0, -1].double()
-            scored.append(float(logits.logsumexp(0) - logits[ids[position]]))
-    return scored
+@pytest.fixture(scope="module")
+def ids(tokenizer):
+    return [1, *tokenizer.encode(TEXT.joined(), add_special_tokens=False)]
 
 
-def test_equals_the_slow_loop(model, tokenizer):
-    ids = [1] + tokenizer.encode(TEXT.content, add_special_tokens=False)
-    expected = slow_nll(model, ids, WINDOW)
+def nll(model, context: list[int], token: int) -> float:
+    return -float(slow_log_probabilities(model, context)[token])
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+# --- each protocol, by a loop of its own that shares no code with ours ------------------------
+
+
+def test_gptq(model, tokenizer, ids):
+    expected = [
+        nll(model, ids[start:i], ids[i])
+        for start in range(0, len(ids) - WINDOW + 1, WINDOW)
+        for i in range(start + 1, start + WINDOW)
+    ]
     found = perplexity(model, tokenizer, TEXT, window=WINDOW)
     assert len(ids) % WINDOW != 0, "the test wants a remainder to drop"
     assert found.windows == len(ids) // WINDOW
     assert found.scored == len(expected) == found.windows * (WINDOW - 1)
-    assert found.mean_nll == pytest.approx(sum(expected) / len(expected), rel=1e-5)
-    assert found.value == pytest.approx(math.exp(sum(expected) / len(expected)), rel=1e-4)
+    assert found.mean_nll == pytest.approx(mean(expected), rel=1e-6)
+    assert found.value == pytest.approx(math.exp(mean(expected)), rel=1e-5)
 
 
-def test_each_window_equals_transformers_own_loss(model, tokenizer):
-    ids = torch.tensor([1] + tokenizer.encode(TEXT.content, add_special_tokens=False))
-    found = perplexity(model, tokenizer, TEXT, window=WINDOW)
-    for window, mean in zip(ids.split(WINDOW), found.window_nll, strict=False):
-        with torch.no_grad():
-            loss = model(window[None], labels=window[None]).loss
-        assert mean == pytest.approx(float(loss), rel=1e-6)
-
-
-def test_the_protocol_of_the_gptq_paper(model, tokenizer):
-    """As its code computes it: a whole window's loss times its length, divided in the end."""
-    ids = torch.tensor([[1] + tokenizer.encode(TEXT.content, add_special_tokens=False)])
-    count = ids.numel() // WINDOW
+def test_the_code_of_the_gptq_paper(model, tokenizer, ids):
+    """A whole window's loss times its length, divided in the end."""
+    count = len(ids) // WINDOW
     total = torch.zeros(())
     for i in range(count):
-        part = ids[:, i * WINDOW : (i + 1) * WINDOW]
+        part = torch.tensor([ids[i * WINDOW : (i + 1) * WINDOW]])
         with torch.no_grad():
             logits = model(part).logits
-        loss = torch.nn.CrossEntropyLoss()(logits[0, :-1], part[0, 1:])
-        total += loss * WINDOW
+        total += torch.nn.CrossEntropyLoss()(logits[0, :-1], part[0, 1:]) * WINDOW
     expected = torch.exp(total / (count * WINDOW))
     found = perplexity(model, tokenizer, TEXT, window=WINDOW)
     assert found.value == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_llama_cpp(model, tokenizer, ids):
+    expected = []
+    for chunk in range(len(ids) // WINDOW):
+        tokens = ids[chunk * WINDOW : (chunk + 1) * WINDOW]
+        tokens[0] = 1
+        expected += [nll(model, tokens[:i], tokens[i]) for i in range(WINDOW // 2 + 1, WINDOW)]
+    found = perplexity(model, tokenizer, TEXT, protocol="llama.cpp", window=WINDOW)
+    assert found.scored == len(expected) == (WINDOW // 2 - 1) * found.windows
+    assert found.mean_nll == pytest.approx(mean(expected), rel=1e-6)
+    squares = mean([x * x for x in expected])
+    error = math.sqrt((squares - mean(expected) ** 2) / (len(expected) - 1))
+    assert found.error == pytest.approx(math.exp(mean(expected)) * error, rel=1e-4)
+    assert f" ± {found.error:.2f} (" in str(found)
+
+
+@pytest.mark.parametrize("stride", [5, 16, 32])
+def test_sliding(model, tokenizer, stride):
+    text = sample(TEXT.joined()[:400])
+    ids = [1, *tokenizer.encode(text.joined(), add_special_tokens=False)]
+    expected, before = [], 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + WINDOW, len(ids))
+        for i in range(max(before, begin + 1), end):
+            expected.append(nll(model, ids[begin:i], ids[i]))
+        before = end
+        if end == len(ids):
+            break
+    found = perplexity(model, tokenizer, text, protocol=sliding(WINDOW, stride))
+    assert found.scored == len(expected)
+    assert found.mean_nll == pytest.approx(mean(expected), rel=1e-6)
+
+
+def test_lm_eval_by_word_byte_and_bit(model, tokenizer):
+    total, size = 0.0, 0
+    documents = pages(raw_text(TEXT.rows))
+    for page in documents:
+        tokens = tokenizer.encode(detokenize(page), add_special_tokens=False)
+        for i, token in enumerate(tokens):
+            first = i // WINDOW * WINDOW  # its window's first token
+            if len(tokens) - first < WINDOW <= len(tokens):
+                first = len(tokens) - WINDOW  # the last window is filled with what was before
+            context = [1, *tokens[:i]] if first == 0 else tokens[first - 1 : i]
+            total += nll(model, context, token)
+        size += len(page.encode())
+    assert len(documents) == 3
+    found = perplexity(model, tokenizer, TEXT, protocol="word_perplexity", window=WINDOW)
+    words = found.words  # checked by eye in test_documents
+    assert found.bytes == size > words > 50
+    assert found.value == pytest.approx(math.exp(total / words), rel=1e-4)
+    assert found.per("byte").value == pytest.approx(math.exp(total / size), rel=1e-5)
+    bits = found.per("bit")
+    assert bits.value == pytest.approx(total / size / math.log(2), rel=1e-6)
+    direct = perplexity(model, tokenizer, TEXT, protocol="bits_per_byte", window=WINDOW)
+    assert direct == bits
+    assert bits.error == pytest.approx(found.error / found.value * words / size / math.log(2))
+    with pytest.raises(LessonkitError, match="words or bytes"):
+        perplexity(model, tokenizer, TEXT, window=WINDOW).per("word")
+    with pytest.raises(LessonkitError, match="words or bytes"):
+        found.per("token")
+
+
+# --- the result --------------------------------------------------------------------------------
+
+
+def test_windows_are_in_the_texts_order_whatever_the_batches(model, tokenizer):
+    options = {"protocol": "word_perplexity", "window": WINDOW}
+    expected = perplexity(model, tokenizer, TEXT, batch=1, **options)
+    pieces = cut(model, tokenizer, TEXT, **options).pieces
+    assert expected.window_scored == tuple(piece.scored for piece in pieces)
+    assert len(set(expected.window_scored)) > 2
+    for batch in (None, 2, 3, 100):
+        found = perplexity(model, tokenizer, TEXT, batch=batch, **options)
+        assert found.window_nll == pytest.approx(expected.window_nll, rel=1e-5)
+        assert found.window_scored == expected.window_scored
+    whole = math.fsum(
+        m * n for m, n in zip(expected.window_nll, expected.window_scored, strict=True)
+    )
+    assert whole / expected.scored == pytest.approx(expected.mean_nll, rel=1e-12)
+
+
 def test_a_model_that_knows_nothing_scores_the_size_of_its_vocabulary(tokenizer):
-    model = LlamaForCausalLM(tiny_config(400)).eval()
+    model = tiny_model()
     torch.nn.init.zeros_(model.lm_head.weight)
     assert perplexity(model, tokenizer, TEXT).value == pytest.approx(400, rel=1e-6)
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 100])
-@pytest.mark.parametrize("logits_at_once", [1, 400 * 7, 1 << 24])
-def test_batch_and_piece_size_do_not_matter(model, tokenizer, monkeypatch, batch, logits_at_once):
-    expected = perplexity(model, tokenizer, TEXT, window=WINDOW, batch=1)
-    monkeypatch.setattr(module, "_LOGITS_AT_ONCE", logits_at_once)
-    found = perplexity(model, tokenizer, TEXT, window=WINDOW, batch=batch)
-    assert found.window_nll == pytest.approx(expected.window_nll, rel=1e-5)
-    assert (found.scored, found.windows) == (expected.scored, expected.windows)
+def test_the_default_is_the_models_context(model, tokenizer):
+    assert perplexity(model, tokenizer, TEXT, max_windows=1).protocol == gptq(64)
 
 
-def test_logits_stay_bounded(model, monkeypatch):
-    monkeypatch.setattr(module, "_LOGITS_AT_ONCE", 400 * 10)
-    sizes = []
-    hook = model.lm_head.register_forward_hook(lambda *call: sizes.append(call[2].numel()))
-    try:
-        losses = token_losses(model, torch.randint(0, 400, (3, 21)))
-    finally:
-        hook.remove()
-    assert losses.shape == (3, 20)
-    assert max(sizes) == 400 * 10 and sum(sizes) == 3 * 20 * 400
+def test_the_result_prints_where_it_comes_from(model, tokenizer):
+    found = perplexity(model, tokenizer, TEXT, window=WINDOW, max_windows=2)
+    assert str(found) == (
+        f"{found.value:.2f} (gptq windows of 32, BOS at the start, 62 tokens scored, float32, "
+        f"sample/test/en, sha256 {found.sha256[:8]})"
+    )
+    assert float(found) == found.value
 
 
-def test_log_probabilities_are_computed_in_float32(tokenizer):
-    torch.manual_seed(1)
-    model = LlamaForCausalLM(tiny_config(400)).to(torch.bfloat16).eval()
-    ids = torch.randint(0, 400, (2, 40))
-    with torch.no_grad():
-        logits = model(ids).logits.float()[:, :-1]
-    expected = logits.logsumexp(-1) - logits.gather(-1, ids[:, 1:, None])[..., 0]
-    found = token_losses(model, ids)
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, expected, rtol=1e-2, atol=5e-2)  # bf16 logits differ by shape
-    assert len(found.unique()) > 70, "rounded to bfloat16 there would be fewer values"
-
-
-def test_max_windows_takes_the_first(model, tokenizer):
-    whole = perplexity(model, tokenizer, TEXT, window=WINDOW)
-    part = perplexity(model, tokenizer, TEXT, window=WINDOW, max_windows=3)
-    assert part.windows == 3 and part.scored == 3 * (WINDOW - 1)
-    assert part.window_nll == pytest.approx(whole.window_nll[:3])
-    more = perplexity(model, tokenizer, TEXT, window=WINDOW, max_windows=10_000)
-    assert more.windows == whole.windows
-
-
-def test_the_default_window_is_the_models_context(model, tokenizer):
-    assert perplexity(model, tokenizer, TEXT, max_windows=1).protocol == windows(64)
-
-
-def test_the_result_prints_its_protocol():
-    found = Perplexity(7.3141, math.log(7.3141), 12_264, 24, windows(512), "island/test/en", ())
-    assert str(found) == "7.31 (windows of 512, 12,264 tokens scored, island/test/en)"
-    assert float(found) == 7.3141
-    assert windows(512).remainder == "dropped" and windows(512).bos
-
-
-def test_a_tokenizer_without_a_beginning_token(model, tokenizer):
-    without = copy.deepcopy(tokenizer)
-    without.bos_token = None
-    ids = tokenizer.encode(TEXT.content, add_special_tokens=False)
-    expected = slow_nll(model, ids[:WINDOW], WINDOW)
-    found = perplexity(model, without, TEXT, window=WINDOW, max_windows=1)
-    assert not found.protocol.bos
-    assert found.mean_nll == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+def test_variants_share_one_cut_and_leave_the_model_as_it_was(model, tokenizer):
+    before = perplexity(model, tokenizer, TEXT, window=WINDOW)
+    variants = {
+        "as it is": nullcontext(),
+        "int4": quantized_model(model, "int4 per tensor"),
+        "again": nullcontext(),
+    }
+    found = perplexities(model, tokenizer, TEXT, variants, window=WINDOW)
+    assert list(found) == list(variants)
+    assert found["as it is"] == found["again"] == before
+    with quantized_model(model, "int4 per tensor"):
+        assert found["int4"] == perplexity(model, tokenizer, TEXT, window=WINDOW)
+    assert found["int4"] - before == found["int4"].value - before.value != 0
 
 
 def test_nothing_is_printed(model, tokenizer, capfd):
@@ -171,6 +197,27 @@ def test_nothing_is_printed(model, tokenizer, capfd):
     assert captured.out == "" and captured.err == ""
 
 
+# --- what does not compare, what is not finite -------------------------------------------------
+
+
+def test_results_compare_only_on_the_same_ground(model, tokenizer):
+    one = perplexity(model, tokenizer, TEXT, window=WINDOW)
+    worse = replace(one, mean_nll=one.mean_nll + 1, dtype="bfloat16")
+    assert one < worse and worse > one and worse - one > 0
+    assert min(worse, one) is one
+    others = {
+        "protocols": perplexity(model, tokenizer, TEXT, window=16),
+        "texts": replace(one, sha256="0" * 64),
+        "counts of tokens": perplexity(model, tokenizer, TEXT, window=WINDOW, max_windows=2),
+    }
+    for what, other in others.items():
+        with pytest.raises(LessonkitError, match=f"different {what}") as caught:
+            one - other
+        assert caught.value.remedy
+        with pytest.raises(LessonkitError):
+            one < other  # noqa: B015
+
+
 def error_of(*arguments, **options) -> LessonkitError:
     with pytest.raises(LessonkitError) as caught:
         perplexity(*arguments, **options)
@@ -178,38 +225,21 @@ def error_of(*arguments, **options) -> LessonkitError:
     return caught.value
 
 
-def test_a_text_shorter_than_a_window(model, tokenizer):
-    for content in ("", "The river"):
-        error = error_of(model, tokenizer, Sample(content), window=WINDOW)
-        assert "less than one window" in error.what and error.where == "sample/test/en"
-
-
-@pytest.mark.parametrize("window", [65, 10_000, 1, 0, -3])
-def test_a_window_that_does_not_fit(model, tokenizer, window):
-    assert "does not fit" in error_of(model, tokenizer, TEXT, window=window).what
-
-
-@pytest.mark.parametrize("options", [{"batch": 0}, {"max_windows": 0}, {"max_windows": -1}])
-def test_counts_below_one(model, tokenizer, options):
-    assert next(iter(options)) in error_of(model, tokenizer, TEXT, **options).what
+def test_a_batch_below_one(model, tokenizer):
+    assert "batch" in error_of(model, tokenizer, TEXT, batch=0).what
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_not_finite(tokenizer, bad):
-    model = LlamaForCausalLM(tiny_config(400)).eval()
+    model = tiny_model()
     with torch.no_grad():
         model.lm_head.weight[17] = bad
     error = error_of(model, tokenizer, TEXT, window=WINDOW)
     assert "not finite" in error.what and error.where == "window 0"
 
 
-def test_a_token_without_an_embedding(tokenizer):
-    model = LlamaForCausalLM(tiny_config(300)).eval()
-    assert "embeddings" in error_of(model, tokenizer, TEXT, window=WINDOW).what
-
-
 def test_a_hopeless_model_has_an_infinite_perplexity_not_a_crash(tokenizer):
-    model = LlamaForCausalLM(tiny_config(400)).eval()
+    model = tiny_model()
     with torch.no_grad():
         model.lm_head.weight *= 1e6
     found = perplexity(model, tokenizer, TEXT, window=WINDOW)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from lessonkit.errors import LessonkitError
+from lessonkit.evaluate.margins import RELIABLE
+from lessonkit.evaluate.paired import mcnemar
 from lessonkit.evaluate.recall import Question, Recall, is_right, recall
 from lessonkit.models.loading import load
 from lessonkit.run.generate import complete
@@ -154,6 +157,56 @@ def test_batches_change_nothing_and_greedy_completion_agrees(loaded, batch):
     assert found.right == sum(expected)
     wrong = [q.id for q, right in zip(asked, expected, strict=True) if not right]
     assert [miss.question.id for miss in found.misses] == wrong
+
+
+def test_margins_are_the_narrowest_gaps_on_the_way(loaded):
+    """Against a slow loop over the tokens that the completion shows were read."""
+    prompts = [sentence[:cut] for sentence in SENTENCES for cut in (5, 9, 14)]
+    asked = [question(prompt, "Marrow", id_=str(i)) for i, prompt in enumerate(prompts)]
+    found = recall(*loaded, asked)
+    assert len(found.margins) == len(asked)
+    for prompt, miss, margin in zip(prompts, found.misses, found.margins, strict=True):
+        ids, smallest, text = loaded.tokenizer.encode(prompt), math.inf, None
+        before = len(ids)
+        while text != miss.completion:
+            with torch.no_grad():
+                scores = loaded.model(torch.tensor([ids])).logits[0, -1].double()
+            top = scores.topk(2)
+            smallest = min(smallest, float(top.values[0] - top.values[1]))
+            ids.append(int(top.indices[0]))
+            text = loaded.tokenizer.decode(ids[before:], skip_special_tokens=True)
+        assert margin == pytest.approx(smallest, abs=1e-4)
+
+
+def test_uncertain_answers_are_counted(loaded):
+    class Hesitant(Parrot):
+        """Its second choice comes close, by as much as `hair` says."""
+
+        def __call__(self, **options):
+            output = super().__call__(**options)
+            output.logits[:, :, 399] = 1.0 - self.hair
+            return output
+
+    model = Hesitant(loaded.tokenizer, SENTENCES, loaded.model)
+    asked = [question("The lighthouse of Port Amber was built in", "1842")]
+    for hair, uncertain in ((RELIABLE / 2, 1), (RELIABLE * 2, 0)):
+        model.hair = hair
+        found = recall(model, loaded.tokenizer, asked)
+        assert found.margins == pytest.approx([hair], abs=1e-6)
+        assert found.uncertain() == uncertain
+        assert found.uncertain(below=1.0) == 1
+        assert found.right == 1, "uncertain is not wrong"
+
+
+def test_verdicts_make_mcnemars_test(loaded):
+    asked = [
+        question("The lighthouse of Port Amber was built in", answer) for answer in ("1842", "1843")
+    ]
+    model = Parrot(loaded.tokenizer, SENTENCES, loaded.model)
+    found = recall(model, loaded.tokenizer, asked)
+    assert found.verdicts == (True, False)
+    ignorant = recall(Parrot(loaded.tokenizer, (), loaded.model), loaded.tokenizer, asked)
+    assert mcnemar(found.verdicts, ignorant.verdicts).lost == 1
 
 
 def test_it_stops_as_soon_as_the_verdict_is_certain(loaded):

@@ -13,7 +13,6 @@ from lessonkit.models import embedded, texts
 from lessonkit.models.texts import (
     Split,
     Text,
-    articles,
     calibration_text,
     evaluation_text,
     rows_of,
@@ -70,8 +69,6 @@ def test_wikitext_joined_has_the_published_number_of_tokens(monkeypatch, real_fi
     monkeypatch.setenv("LESSONKIT_WIKITEXT", str(real_files / "wikitext-2-raw"))
     text = evaluation_text("wikitext")
     assert len(text.rows) == 4358
-    assert len(articles(text)) == 60
-    assert articles(text)[0][0] == "Robert Boulter"
     tokenizer = load_tokenizer(real_files / "tinyllama")
     assert len(tokenizer(text.joined(), verbose=False).input_ids) == 341_469
 
@@ -108,28 +105,11 @@ def test_an_altered_text_is_refused(root):
         file.write_bytes(before)
 
 
-def test_articles(root):
-    found = articles(evaluation_text())
-    assert [title for title, _ in found] == [f"Place {n}" for n in range(99, 129, 3)]
-    title, body = found[0]
-    assert body.startswith("The lighthouse") or body[0].isupper()
-    assert " = " not in body
-
-
 def test_the_text_for_a_model(monkeypatch):
     monkeypatch.delenv("LESSONKIT_MODEL", raising=False)
     assert text_for("mini") == "island" and text_for("some/model") == "wikitext"
     monkeypatch.setenv("LESSONKIT_MODEL", "some/model")
     assert text_for("mini") == "wikitext"
-
-
-def test_sections_and_formulas_are_not_titles():
-    content = " \n = One = \n \n text \n = x = \n \n = = Section = = \n \n more \n \n = Two = \n \n"
-    text = Text("x", "en", Split.TEST, rows_of(content))
-    assert articles(text) == [
-        ("One", "text \n = x = \n\n = = Section = = \n\n more"),
-        ("Two", ""),
-    ]
 
 
 def test_unknown_language_split_and_name():

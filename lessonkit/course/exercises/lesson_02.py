@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lessonkit.course.exercises.attempts import Exercise, Mistake
-from lessonkit.formats.codebooks import INT4, NF4
+from lessonkit.formats import INT4, NF4
 
 LEVELS = {
     "nf4": np.array(NF4.values, np.float32),

@@ -7,12 +7,11 @@ import json
 import numpy as np
 
 from lessonkit.course.exercises.attempts import Exercise, Mistake
-from lessonkit.files.dtypes import Array
 from lessonkit.files.safetensors import TensorInfo, encode_header
-from lessonkit.llama.layout import pairs
+from lessonkit.llama import pairs
 
 
-def row_orders(heads: int, head_size: int) -> tuple[Array, Array]:
+def row_orders(heads: int, head_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers (to_hf, to_meta): `wq[to_hf]` is q_proj, and `q_proj[to_meta]` is wq."""
     rows = np.arange(heads * head_size).reshape(heads, head_size // 2, 2)
     to_hf = rows.swapaxes(1, 2).reshape(-1)
@@ -73,11 +72,11 @@ def _shard_cases() -> list[tuple[str, tuple[int, ...], int, bool]]:
     ]
 
 
-def _one_big_head(heads: int, head_size: int) -> tuple[Array, Array]:
+def _one_big_head(heads: int, head_size: int) -> tuple[np.ndarray, np.ndarray]:
     return row_orders(1, heads * head_size)
 
 
-def _first_head_again(heads: int, head_size: int) -> tuple[Array, Array]:
+def _first_head_again(heads: int, head_size: int) -> tuple[np.ndarray, np.ndarray]:
     to_hf, to_meta = row_orders(1, head_size)
     return np.tile(to_hf, heads), np.tile(to_meta, heads)
 

@@ -1,0 +1,42 @@
+"""Pictures, solutions and the README's table are what the lessons say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lessonkit.course.exercises import lesson_02
+from tools import lessons
+from tools.solutions import needed_source
+
+
+def test_nothing_is_stale() -> None:
+    assert not lessons.stale(), "run `make notebooks`"
+
+
+def test_every_lesson_has_a_question_and_a_picture() -> None:
+    for path in lessons.lessons():
+        title, question = lessons.title_and_question(path)
+        assert title.startswith(path.stem[:2]) and question.endswith("?")
+        content, alt = lessons.picture(path)
+        assert content.startswith(b"\x89PNG") and len(alt) > 10
+
+
+def test_what_is_stale_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "PICTURES", lessons.ROOT / "docs" / "nowhere")
+    changed = tmp_path / "README.md"
+    text = lessons.README.read_text(encoding="utf-8").replace("| 01", "| 99").replace("[01", "[99")
+    changed.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(lessons, "README", changed)
+    found = lessons.stale()
+    assert sum("is not the figure" in line for line in found) == len(lessons.lessons())
+    assert "README.md has another table of lessons" in found
+
+
+def test_a_solution_brings_what_it_uses_and_no_more() -> None:
+    parts = needed_source(lesson_02, "better_format")
+    assert parts[-1].startswith("def better_format(")
+    text = "\n".join(parts)
+    assert "def nearest_codes(" in text and "LEVELS = {" in text and "import numpy as np" in text
+    assert "four_bit_cost" not in text and "EXERCISES" not in text

@@ -1,0 +1,133 @@
+"""What is derived from the lessons: their solutions, their pictures, and the README's table.
+
+    python -m tools.lessons          write all of it
+    python -m tools.lessons --check  fail where something is not what the lessons say
+
+A lesson's first cell holds its title and, in bold, its question. The cell whose figure stands for
+the lesson carries the tag `picture`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import re
+import sys
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from tools.notebook_rules import SETUP_TAG, canonical
+from tools.notebooks import execute, mended_copy, parse, setup_source
+from tools.solutions import solutions_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+PICTURES = ROOT / "docs" / "pictures"
+README = ROOT / "README.md"
+PICTURE_TAG = "picture"
+BEGIN, END = "<!-- lessons: python -m tools.lessons -->", "<!-- end of lessons -->"
+
+
+def lessons() -> list[Path]:
+    """The lessons, in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def read(path: Path) -> NotebookNode:
+    """A notebook from its file."""
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def title_and_question(path: Path) -> tuple[str, str]:
+    """What the first cell of a lesson says: "# Title", and the question in bold."""
+    first = read(path).cells[0].source
+    title = re.match(r"# (.+)", first)
+    question = re.search(r"^\*\*(.+\?)\*\*$", first, re.M)
+    if not title or not question:
+        raise SystemExit(f"{path.name}: the first cell needs '# Title' and a '**Question?**' line")
+    return title[1], question[1]
+
+
+def picture(path: Path) -> tuple[bytes, str]:
+    """The PNG of the lesson's tagged cell, and the first sentence of its alternative text."""
+    for cell in read(path).cells:
+        if PICTURE_TAG not in cell.metadata.get("tags", []):
+            continue
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                alt = output["metadata"]["image/png"]["alt"]
+                sentence = re.split(r"(?<=[.:])\s", alt)[0].rstrip(".:").replace('"', "'")
+                return base64.b64decode(output["data"]["image/png"]), sentence
+    raise SystemExit(f"{path.name}: no cell with the tag 'picture' shows a figure")
+
+
+def table() -> str:
+    """The README's table: a row a lesson, its picture, its title, its question."""
+    rows = ["| | lesson | the question it answers |", "|---|---|---|"]
+    for path in lessons():
+        title, question = title_and_question(path)
+        _, alt = picture(path)
+        image = f'<img src="docs/pictures/{path.stem[:2]}.png" width="260" alt="{alt}">'
+        rows.append(f"| {image} | [{title}](notebooks/{path.name}) | {question} |")
+    return "\n".join(rows)
+
+
+def readme() -> str:
+    """The README with the table as the lessons give it."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def solutions(path: Path) -> NotebookNode:
+    """The solutions of a lesson, not yet run."""
+    cells = read(path).cells
+    (setup,) = [c.source for c in cells if SETUP_TAG in c.metadata.get("tags", [])]
+    return solutions_notebook(path.stem, title_and_question(path)[0], setup)
+
+
+def stale() -> list[str]:
+    """What is not as the lessons say; empty if all is well."""
+    found = []
+    for path in lessons():
+        file = PICTURES / f"{path.stem[:2]}.png"
+        if not file.is_file() or file.read_bytes() != picture(path)[0]:
+            found.append(f"{file.relative_to(ROOT)} is not the figure of {path.name}")
+        solved = NOTEBOOKS / "solutions" / path.name
+        wanted = [(c.cell_type, c.source) for c in solutions(path).cells]
+        if not solved.is_file() or [(c.cell_type, c.source) for c in read(solved).cells] != wanted:
+            found.append(f"{solved.relative_to(ROOT)} does not hold the solutions in code")
+    if README.read_text(encoding="utf-8") != readme():
+        found.append("README.md has another table of lessons")
+    return found
+
+
+def write() -> None:
+    """Write pictures, solutions (run, with their outputs) and the README's table."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    (NOTEBOOKS / "solutions").mkdir(exist_ok=True)
+    for path in lessons():
+        (PICTURES / f"{path.stem[:2]}.png").write_bytes(picture(path)[0])
+        solved = NOTEBOOKS / "solutions" / path.name
+        notebook = solutions(path)
+        execute(notebook, NOTEBOOKS)
+        solved.write_text(canonical(mended_copy(notebook, setup_source(path))), encoding="utf-8")
+    README.write_text(readme(), encoding="utf-8")
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where stale")
+    if not parser.parse_args().check:
+        write()
+        return 0
+    found = stale()
+    print("\n".join([*found, "run `make notebooks`"]) if found else "all is as the lessons say")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
