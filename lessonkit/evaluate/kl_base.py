@@ -169,7 +169,7 @@ def write_kl_base(
     tokens = np.array([piece.ids for piece in what.pieces], dtype="<i4")
     header = _HEADER.pack(MAGIC, what.protocol.window, vocabulary, len(what.pieces))
     with (
-        atomic_file(out, force=force) as file,
+        atomic_file(out, magic=MAGIC, force=force) as file,
         bar(len(what.pieces), "base", large=not is_small(model)) as progress,
     ):
         file.write(header + tokens.tobytes())
