@@ -34,7 +34,7 @@ help:
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
 	@echo 'make texts      write the embedded texts again from their seed'
-	@echo 'make model      train the embedded model again (about an hour on two cores; resumable)'
+	@echo 'make model      train the embedded model again (half an hour on two cores; resumable)'
 	@echo 'make card       measure the embedded model and write its card and hashes'
 	@echo 'make card-check measure again; fail where a figure of the card differs'
 	@echo 'make wheel      build dist/lessonkit-*.whl, with the embedded model and texts inside'

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import texts
 from grammar import fingerprint, plain_sentences
@@ -18,6 +20,12 @@ from world import World
 from lessonkit.files.integrity import file_digest
 
 DATA = texts.DATA
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.97, 1.03
+FORMATS = (
+    "fp8 e4m3", "int8 block 64", "int4 block 64", "int4 block 64 zero-point", "nf4 block 64",
+    "fp4 block 64", "e2m1 block 64", "e3m0 block 64", "mxfp4", "nvfp4", "int3 block 64",
+    "int2 block 64",
+)  # fmt: skip
 HASHED = ("mini", "texts")
 
 
@@ -49,22 +57,74 @@ def text_figures() -> list[str]:
     return rows
 
 
-def model_figures() -> list[str]:
-    """Rows of what `mini` is worth: perplexity on both English splits, recall in both languages."""
-    from lessonkit.evaluate.perplexity import perplexity
-    from lessonkit.evaluate.recall import recall
-    from lessonkit.models.loading import load
-    from lessonkit.models.questions import questions
-    from lessonkit.models.texts import evaluation_text
+@cache
+def mini() -> tuple[Any, Any]:
+    """The embedded model in float32, and its tokenizer."""
+    from lessonkit.models import find_model, load
 
-    model, tokenizer = load("mini", dtype="float32")
+    return load(find_model("mini"), dtype="float32")
+
+
+def model_figures() -> list[str]:
+    """Rows of what `mini` is worth: perplexity, temperature, recall in both languages."""
+    from lessonkit.evaluate import best_temperature, perplexity, recall
+    from lessonkit.models import evaluation_text, questions
+
+    model, tokenizer = mini()
     rows = []
     for split in ("test", "validation"):
-        score = perplexity(model, tokenizer, evaluation_text("island", split))
-        rows.append(f"| perplexity, English {split} text | {score} |")
+        text = evaluation_text("island", split)
+        rows.append(f"| perplexity, English {split} text | {perplexity(model, tokenizer, text)} |")
+        temperature = best_temperature(model, tokenizer, text)
+        rows.append(f"| best temperature, English {split} text | {temperature:.2f} |")
+        if not LEAST_TEMPERATURE < temperature < MOST_TEMPERATURE:
+            raise SystemExit(
+                f"mini is not calibrated: best temperature {temperature:.3f} ({split})"
+            )
     for name, language in (("English", "en"), ("Chinese", "zh")):
         known = recall(model, tokenizer, questions(language))
         rows.append(f"| facts recalled, {name} cloze prompts | {known} |")
+    return rows
+
+
+def format_figures() -> list[str]:
+    """Rows of what fewer bits cost: perplexity over float32's, paired; recall, by McNemar's test.
+
+    Fails where a format seems better than float32 by more than its error: then the model would
+    not measure honestly.
+    """
+    from contextlib import nullcontext
+
+    from lessonkit.evaluate import compare, holm, mcnemar, perplexities, recall
+    from lessonkit.models import evaluation_text, questions
+    from lessonkit.quantize import quantized_model, scheme
+
+    model, tokenizer = mini()
+    asked = questions("en")[::5]
+    text = evaluation_text("island", "test")
+    variants = {name: quantized_model(model, name) for name in FORMATS}
+    scores = perplexities(model, tokenizer, text, {"float32": nullcontext(), **variants})
+    base = recall(model, tokenizer, asked)
+    shape = model.model.layers[0].mlp.down_proj.weight.shape
+    rows, better = [], []
+    for name in FORMATS:
+        with quantized_model(model, name):
+            known = recall(model, tokenizer, asked)
+        rise, flips = (
+            compare(scores["float32"], scores[name]),
+            mcnemar(base.verdicts, known.verdicts),
+        )
+        if rise.mean < 0:
+            better.append(rise.p)
+        if flips.gained > flips.lost and flips.real:
+            raise SystemExit(f"{name} knows more than float32: {flips}")
+        rows.append(
+            f"| {name} | {scheme(name).bits_per_weight(shape):.3f} "
+            f"| × {rise.ratio:.4f} ± {rise.ratio_error:.4f} "
+            f"| {known} | {flips.lost} lost, {flips.gained} gained |"
+        )
+    if any(p < 0.05 for p in holm(better)):
+        raise SystemExit("a format has a lower perplexity than float32, beyond its paired error")
     return rows
 
 
@@ -81,6 +141,7 @@ def card() -> str:
         facts=f"{facts:,}",
         texts="\n".join(text_figures()),
         model="\n".join(model_figures()),
+        formats="\n".join(format_figures()),
         hashes="\n".join(hash_lines()),
     )
 

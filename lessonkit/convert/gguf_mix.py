@@ -2,7 +2,7 @@
 
 A "mix" such as q4_k_m names a type for most tensors and a better one for those that suffer
 most: the output, attention values and the feed-forward's way down, in some layers. The
-rules and their order: ``llama_tensor_get_type`` and what it calls in ``llama-quant.cpp``.
+rules and their order: `llama_tensor_get_type` and what it calls in `llama-quant.cpp`.
 They are those for dense models of Llama's kind (no 8-expert rules, none for Falcon).
 """
 
@@ -38,7 +38,7 @@ class ModelFigures:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor stands: number ``i`` of ``n`` of its kind, in which model."""
+    """Where a tensor stands: number `i` of `n` of its kind, in which model."""
 
     i: int
     n: int
@@ -81,7 +81,7 @@ def _first_eighth(kind: str, imatrix: bool | None = None) -> Rule:
 
 @dataclass(frozen=True)
 class Mix:
-    """A mix: its main type, its number in ``general.file_type``, and the exceptions."""
+    """A mix: its main type, its number in `general.file_type`, and the exceptions."""
 
     kind: str
     file_type: int
@@ -146,7 +146,7 @@ _OUTPUT = "output.weight"
 def is_quantised(name: str, shape: Sequence[int]) -> bool:
     """Whether a mix touches a tensor: a matrix of weights, but no norm and no expert router.
 
-    ``shape`` ends with the row length. A single row counts as a vector.
+    `shape` ends with the row length. A single row counts as a vector.
     """
     return (
         any(size > 1 for size in shape[:-1])
@@ -172,7 +172,7 @@ def tensor_types(
     Parameters
     ----------
     tensors:
-        Names as GGUF has them (``blk.0.attn_v.weight``) and shapes that end with the row
+        Names as GGUF has them (`blk.0.attn_v.weight`) and shapes that end with the row
         length. Their order does not matter: layers are counted by number.
     mix:
         One of MIXES.
@@ -181,12 +181,12 @@ def tensor_types(
     imatrix:
         Whether there is an importance matrix; some rules ask.
     overrides:
-        ``--tensor-type``: (pattern, type); the first whose pattern is found in the name
+        `--tensor-type`: (pattern, type); the first whose pattern is found in the name
         counts. Such a tensor is not counted among its kind: later layers move up.
     output_type, embedding_type:
-        ``--output-tensor-type`` and ``--token-embedding-type``, used as they are.
+        `--output-tensor-type` and `--token-embedding-type`, used as they are.
     pure:
-        ``--pure``: the main type everywhere.
+        `--pure`: the main type everywhere.
 
     Raises LessonkitError for an unknown mix, type or pattern, and for q2_k_s without an
     importance matrix, which llama.cpp refuses too.

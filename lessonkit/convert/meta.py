@@ -73,7 +73,7 @@ def meta_to_hf(
     words = _tokenizer_for(meta, context, added_tokens)
     certificate.notes += words.notes
     plan = [_as_dtype(meta.info(name), target) for name in meta.names()]
-    config = hf_config(meta.shape, dtype=_main_dtype(plan), context=context, ids=words.ids)
+    config = hf_config(meta.shape, dtype=_commonest_dtype(plan), context=context, ids=words.ids)
     with to_checkpoint(
         meta, out, certificate, "to Hugging Face",
         plan=plan, max_shard_bytes=max_shard_bytes, force=force, protect=[source],
@@ -230,7 +230,7 @@ def _as_dtype(info: TensorInfo, target: str | None) -> TensorInfo:
     return TensorInfo(info.name, target, info.shape)
 
 
-def _main_dtype(plan: list[TensorInfo]) -> str:
+def _commonest_dtype(plan: list[TensorInfo]) -> str:
     """torch's name for the dtype that most of the values have."""
     counts: dict[str, int] = {}
     for info in plan:

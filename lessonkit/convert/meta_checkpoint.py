@@ -46,6 +46,7 @@ class MetaCheckpoint:
     def __init__(self, files: MetaFolder) -> None:
         self.files = files
         self.path = files.folder
+        self.form = "Meta, shown under Hugging Face's names"
         self.weight_files = list(files.shards)
         self.options = _noted_options(files.folder)
         self._ranks = [open_checkpoint(shard) for shard in files.shards]
@@ -71,11 +72,6 @@ class MetaCheckpoint:
         self._require_shapes()
         self._look_at_copies()
         self._look_at_frequencies()
-
-    @property
-    def form(self) -> str:
-        """What kind of checkpoint it is."""
-        return "Meta, shown under Hugging Face's names"
 
     @property
     def parameters(self) -> int:

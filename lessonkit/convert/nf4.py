@@ -98,7 +98,7 @@ def quantize_checkpoint(
     config = read_json(source / "config.json")
     checkpoint = HfCheckpoint(source)
     targets = _targets(checkpoint, config, source)
-    dtype = _main_dtype(checkpoint, targets)
+    dtype = _one_dtype(checkpoint, targets)
     scheme = f"{quant_type} block {block_size}" + (" double quant" if double_quant else "")
     certificate = Certificate("Hugging Face to bitsandbytes 4-bit", {"scheme": scheme})
     compute = DTYPES[_compute_dtype(compute_dtype or dtype)].torch_name
@@ -164,7 +164,7 @@ class FourBitCheckpoint(HfCheckpoint):
     def _state(self, name: str) -> dict[str, Any]:
         """The JSON that bitsandbytes keeps in a tensor."""
         try:
-            state = json.loads(self.array(name).tobytes())
+            state: dict[str, Any] = json.loads(self.array(name).tobytes())
             if not all(type(size) is int for size in state["shape"]):
                 raise ValueError("its shape is no list of whole numbers")
         except (ValueError, KeyError, TypeError) as error:
@@ -173,7 +173,7 @@ class FourBitCheckpoint(HfCheckpoint):
                 where=self.file_of(name),
                 remedy="Fetch the file again, or quantise the original: lessonkit nf4.",
             ) from error
-        return state  # type: ignore[no-any-return]
+        return state
 
 
 def stored_tensors(quantized: Blockwise, dtype: str) -> dict[str, torch.Tensor]:
@@ -278,7 +278,7 @@ def _targets(checkpoint: Checkpoint, config: dict[str, Any], source: Path) -> se
     return targets
 
 
-def _main_dtype(checkpoint: Checkpoint, targets: set[str]) -> str:
+def _one_dtype(checkpoint: Checkpoint, targets: set[str]) -> str:
     """The one dtype of the weights to quantise."""
     dtypes = sorted({checkpoint.info(name).dtype for name in targets})
     if len(dtypes) > 1 or dtypes[0] not in _SOURCE_DTYPES:

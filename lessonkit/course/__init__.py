@@ -1,7 +1,7 @@
 """What a lesson needs around its subject: a beginning, checks, exercises, plots.
 
-What lessons use most can be had from here, for example ``course.check``. Each name is imported
-when it is first used, so that ``from lessonkit import course`` takes no time.
+What lessons use most can be had from here, for example `course.check`. Each name is imported
+when it is first used, so that `from lessonkit import course` takes no time.
 """
 
 from __future__ import annotations

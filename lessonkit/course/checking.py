@@ -8,10 +8,10 @@ Three verdicts, each one printed line::
 
 and a fourth, an error that shows the worst place. What is compared, in this order:
 
-1. Bits. Same kind of values (dtype), same shape, same bits everywhere: ``identical``. NaNs
+1. Bits. Same kind of values (dtype), same shape, same bits everywhere: `identical`. NaNs
    count as identical only with the same bits; 0.0 and -0.0 are not identical.
 2. Values. NaN equals NaN in the same place, infinity equals infinity of the same sign, 0.0 equals
-   -0.0. Equal values with other bits pass, and the line says ``equal, not identical``.
+   -0.0. Equal values with other bits pass, and the line says `equal, not identical`.
 3. Distance: |ours - theirs| <= atol + rtol * |theirs| everywhere.
 
 Shapes must always agree. Dtypes must agree too, unless a tolerance is given; then the line names
@@ -53,19 +53,19 @@ def check(
     Parameters
     ----------
     ours, theirs:
-        Arrays, tensors, numbers, bytes, text, or dicts and lists of these. ``theirs`` may be a
+        Arrays, tensors, numbers, bytes, text, or dicts and lists of these. `theirs` may be a
         function that imports a library and returns its result: where the library is not installed,
         the line says so and nothing is compared. Where the environment variable
         LESSONKIT_REQUIRE_ENGINES is 1 (as in CI), that is an error instead.
     rtol, atol:
-        The contract: ``|ours - theirs| <= atol + rtol * |theirs|``. Both 0: equal values.
+        The contract: `|ours - theirs| <= atol + rtol * |theirs|`. Both 0: equal values.
     block:
         Values in one block, counted row by row. The error then names the worst place's block.
     name:
         What is compared, for the line.
     figures:
         False where the largest difference depends on the machine: the line then says only
-        ``within 1e-05``, even if this machine's result is identical.
+        `within 1e-05`, even if this machine's result is identical.
     """
     label = "check" if name is None else f"check {name}"
     _refuse_bad_contract(rtol, atol, block)
@@ -121,7 +121,7 @@ def _compare(
     """Compare two leaves; raise CheckFailed at the worst place if outside the contract."""
     label = f"{label}{ours.path}"
     if ours.shape != theirs.shape:
-        raise CheckFailed(f"{label}: shapes differ: ours {ours.shape}, theirs {theirs.shape}")
+        raise CheckFailed(f"{label}: shapes differ: ours {ours.shape}, theirs {theirs.shape}.")
     dtypes = (ours.dtype, theirs.dtype)
     same_dtype = ours.dtype == theirs.dtype
     if same_dtype and np.array_equal(ours.bits, theirs.bits):
@@ -133,8 +133,8 @@ def _compare(
     if not same_dtype and not (rtol or atol):
         raise CheckFailed(
             f"{label}: the values are equal but the dtypes differ: "
-            f"ours {ours.dtype}, theirs {theirs.dtype}",
-            remedy="convert one of them, or allow it by giving a tolerance",
+            f"ours {ours.dtype}, theirs {theirs.dtype}.",
+            remedy="Convert one of them, or allow it by giving a tolerance.",
         )
     other_bits = int((ours.bits != theirs.bits).sum()) if same_dtype else 0
     return _Result(ours.count, other_bits, float(difference.max(initial=0.0)), dtypes)
@@ -206,8 +206,8 @@ def _pairs(ours: Any, theirs: Any, label: str) -> list[tuple[Leaf, Leaf]]:
     pairs = list(_walk(ours, theirs, "", label))
     if sum(a.count + b.count for a, b in pairs) == 0:
         raise LessonkitError(
-            f"{label}: nothing to compare: both sides are empty",
-            remedy="a check of nothing proves nothing: look at how the two were made",
+            f"{label}: nothing to compare: both sides are empty.",
+            remedy="A check of nothing proves nothing: look at how the two were made.",
         )
     return pairs
 
@@ -219,7 +219,7 @@ def _walk(ours: Any, theirs: Any, path: str, label: str) -> list[tuple[Leaf, Lea
     if isinstance(ours, (list, tuple)) and isinstance(theirs, (list, tuple)):
         if len(ours) != len(theirs):
             raise CheckFailed(
-                f"{label}{path}: lengths differ: ours {len(ours)}, theirs {len(theirs)}"
+                f"{label}{path}: lengths differ: ours {len(ours)}, theirs {len(theirs)}."
             )
         both = enumerate(zip(ours, theirs, strict=True))
         return [p for i, (a, b) in both for p in _walk(a, b, f"{path}[{i}]", label)]
@@ -232,7 +232,7 @@ def _refuse_other_keys(ours: Mapping[Any, Any], theirs: Mapping[Any, Any], label
     if only_ours or only_theirs:
         raise CheckFailed(
             f"{label}: the names differ: only ours has {', '.join(only_ours) or 'none'}; "
-            f"only theirs has {', '.join(only_theirs) or 'none'}"
+            f"only theirs has {', '.join(only_theirs) or 'none'}."
         )
 
 
@@ -240,16 +240,16 @@ def _refuse_bad_contract(rtol: float, atol: float, block: int | None) -> None:
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not (value >= 0 and math.isfinite(value)):
             raise LessonkitError(
-                f"{name} must be 0 or a positive number", where=f"{name}={value!r}"
+                f"{name} must be 0 or a positive number.", where=f"{name}={value!r}"
             )
     if block is not None and block < 1:
-        raise LessonkitError("a block holds at least one value", where=f"block={block!r}")
+        raise LessonkitError("A block holds at least one value.", where=f"block={block!r}")
 
 
 def _report_absent(library: str, label: str) -> None:
     if os.environ.get(REQUIRE_ENGINES) == "1":
         raise LessonkitError(
-            f"{label}: {library} is not installed, and {REQUIRE_ENGINES}=1 requires it",
-            remedy=f"install {library}, or unset {REQUIRE_ENGINES}",
+            f"{label}: {library} is not installed, and {REQUIRE_ENGINES}=1 requires it.",
+            remedy=f"Install {library}, or unset {REQUIRE_ENGINES}.",
         )
     print(f"{label}: not compared: {library} is not installed")

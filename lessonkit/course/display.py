@@ -8,7 +8,7 @@ from typing import Any
 def show_bundle(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
     """Display one thing given in several forms: MIME type -> content.
 
-    ``data`` must hold ``text/plain``. In a notebook the front end picks the richest form it
+    `data` must hold `text/plain`. In a notebook the front end picks the richest form it
     knows; without IPython the text is printed.
     """
     try:

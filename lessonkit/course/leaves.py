@@ -19,8 +19,8 @@ from lessonkit.errors import LessonkitError
 class Leaf:
     """One array, tensor, number, text or bytes, ready to be compared.
 
-    ``bits`` are unsigned integers and ``values`` are numbers, both of the given shape (a text's
-    values are its characters' code points). ``path`` says where in a dict or list it was.
+    `bits` are unsigned integers and `values` are numbers, both of the given shape (a text's
+    values are its characters' code points). `path` says where in a dict or list it was.
     """
 
     dtype: str
@@ -104,8 +104,8 @@ def _numbers(value: Any, label: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         kind = f"{array.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
         raise LessonkitError(
-            f"{label}: cannot compare this {kind}",
-            remedy="pass arrays, tensors, numbers, bytes, text, or dicts and lists of these",
+            f"{label}: cannot compare this {kind}.",
+            remedy="Pass arrays, tensors, numbers, bytes, text, or dicts and lists of these.",
         )
     return array
 
@@ -120,8 +120,8 @@ def _array_leaf(array: np.ndarray, dtype: str, path: str) -> Leaf:
 def _tensor_leaf(tensor: Any, torch: Any, path: str, label: str) -> Leaf:
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise LessonkitError(
-            f"{label}{path}: cannot compare this tensor: it is not stored as a plain array",
-            remedy="make it dense (to_dense(), dequantize()) and load its values first",
+            f"{label}{path}: cannot compare this tensor: it is not stored as a plain array.",
+            remedy="Make it dense (to_dense(), dequantize()) and load its values first.",
         )
     tensor = tensor.detach().cpu().contiguous()
     dtype = str(tensor.dtype).removeprefix("torch.")

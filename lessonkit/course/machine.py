@@ -31,7 +31,7 @@ LIBRARIES: dict[str, str | None] = {
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine offers, as :func:`look` found it.
+    """What a machine offers, as `look` found it.
 
     Attributes
     ----------

@@ -16,8 +16,8 @@ def source_of(thing: Any) -> str:
         return textwrap.dedent(inspect.getsource(thing)).rstrip("\n")
     except (TypeError, OSError) as error:
         raise LessonkitError(
-            f"there is no Python source to show for {thing!r}",
-            remedy="pass a function, class or module written in Python, not a value",
+            f"There is no Python source to show for {thing!r}.",
+            remedy="Pass a function, class or module written in Python, not a value.",
         ) from error
 
 

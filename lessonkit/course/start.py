@@ -35,7 +35,7 @@ _TALKATIVE = (
 
 
 def begin(number: int = 0) -> None:
-    """Make a lesson ready: quiet libraries, all random numbers from ``number``, one plot style.
+    """Make a lesson ready: quiet libraries, all random numbers from `number`, one plot style.
 
     Hub settings stay as they are, and so does the number of threads: torch takes OMP_NUM_THREADS
     where it is set. Another number of threads can change the last bits of a sum, which the rounded
@@ -50,7 +50,7 @@ def begin(number: int = 0) -> None:
 
 
 def seed(number: int) -> None:
-    """Start the random numbers of Python, numpy and torch from ``number``."""
+    """Start the random numbers of Python, numpy and torch from `number`."""
     import torch
 
     random.seed(number)

@@ -1,5 +1,6 @@
 """How good is it? Perplexity by its protocol, divergence, recall; and is a difference real?"""
 
+from lessonkit.evaluate.calibration import best_temperature
 from lessonkit.evaluate.divergence import Divergence, divergence, divergences
 from lessonkit.evaluate.margins import RELIABLE, Margin, continuation_margins
 from lessonkit.evaluate.paired import Difference, Flips, compare, holm, mcnemar
@@ -17,6 +18,7 @@ __all__ = [
     "Protocol",
     "RELIABLE",
     "Recall",
+    "best_temperature",
     "compare",
     "continuation_margins",
     "divergence",

@@ -19,7 +19,7 @@ import numpy as np
 
 import lessonkit
 from lessonkit.errors import LessonkitError
-from lessonkit.files.atomic import CERTIFICATE_NAME
+from lessonkit.files.atomic import CERTIFICATE_NAME as CERTIFICATE_NAME
 from lessonkit.files.checkpoint import TensorSource, read_json
 from lessonkit.files.difference import Difference, is_cast, measure, same_bytes
 from lessonkit.files.dtypes import FLOATS, Array, bytes_of

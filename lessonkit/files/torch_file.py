@@ -151,7 +151,7 @@ def _forget_absent_checksums(records: dict[str, zipfile.ZipInfo]) -> None:
     """torch can be told to write no CRC-32: then all of them are 0, and mean nothing."""
     if not any(record.CRC for record in records.values()):
         for record in records.values():
-            record.CRC = None  # type: ignore[assignment]  zipfile then checks nothing
+            record.CRC = None  # type: ignore[assignment]  # zipfile then checks nothing
 
 
 def _prefix(records: dict[str, zipfile.ZipInfo], path: Path) -> str:

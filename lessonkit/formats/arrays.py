@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def as_float_tensor(values: torch.Tensor | np.ndarray, *, where: str = "input") -> torch.Tensor:
-    """Return ``values`` as a torch tensor of a floating-point dtype, on its own device.
+    """Return `values` as a torch tensor of a floating-point dtype, on its own device.
 
     A numpy array is taken over without a copy where torch can do so. An array of
     float64 becomes float32, the precision in which the formats compute.
@@ -41,10 +41,10 @@ def as_float_tensor(values: torch.Tensor | np.ndarray, *, where: str = "input") 
 
 
 def require_finite(values: torch.Tensor, *, where: str = "input") -> None:
-    """Raise LessonkitError if ``values`` holds a NaN or an infinity.
+    """Raise LessonkitError if `values` holds a NaN or an infinity.
 
     It is enough to pass one number a block, provided that NaN and infinity in the
-    block reach it: torch's ``amax`` of magnitudes does that.
+    block reach it: torch's `amax` of magnitudes does that.
     """
     import torch
 

@@ -24,7 +24,7 @@ def grouped(values: torch.Tensor, size: int | None) -> torch.Tensor:
 
 
 def ungrouped(groups: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Undo :func:`grouped`: drop the zeros and return to ``shape``."""
+    """Undo `grouped`: drop the zeros and return to `shape`."""
     columns = shape[-1] if len(shape) else 1
     return groups.flatten(1)[:, :columns].reshape(shape)
 
@@ -32,15 +32,15 @@ def ungrouped(groups: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 def bits_per_weight(
     code_bits: float, block_size: float, *, scale_bits: float = 32, zero_bits: float = 0
 ) -> float:
-    """Bits that a weight of a block costs: ``code_bits + (scale_bits + zero_bits) / block_size``.
+    """Bits that a weight of a block costs: `code_bits + (scale_bits + zero_bits) / block_size`.
 
     4.5 for NF4 in blocks of 64 with float32 scales. With double quantisation a scale costs
-    ``double_quant.SCALE_BITS``, and the weight 4.127.
+    `double_quant.SCALE_BITS`, and the weight 4.127.
     """
     return code_bits + (scale_bits + zero_bits) / block_size
 
 
 def relative_rms(error: torch.Tensor, original: torch.Tensor) -> float:
-    """Return ``rms(error) / rms(original)``, summed in float64; 0 where the original is all 0."""
+    """Return `rms(error) / rms(original)`, summed in float64; 0 where the original is all 0."""
     total = original.double().square().sum()
     return float((error.double().square().sum() / total).sqrt()) if total > 0 else 0.0

@@ -1,9 +1,9 @@
 """Blockwise absmax: scale each block of weights into [-1, 1], look each one up in a codebook.
 
 Bit-exact with bitsandbytes 0.50 on the CPU: packed bytes and absmax. The input is taken in
-row-major order; a block is ``block_size`` neighbours, and the last block may be shorter.
+row-major order; a block is `block_size` neighbours, and the last block may be shorter.
 Two codes share a byte, the first value in the high nibble. The arithmetic itself is in
-``formats.blockwise_kernels``.
+`formats.blockwise_kernels`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Blockwise:
     packed:
         uint8 [ceil(size / 2)], two codes a byte.
     absmax:
-        float32 [blocks], or :class:`~lessonkit.formats.double_quant.DoubleQuantized`.
+        float32 [blocks], or `DoubleQuantized`.
     codebook, block_size:
         How to read the codes.
     shape:
@@ -62,7 +62,7 @@ class Blockwise:
         return unpack_nibbles(self.packed, self.shape.numel()).reshape(self.shape)
 
     def dequantize(self, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """Return ``value of code * scale`` in the original's shape, float32 unless told."""
+        """Return `value of code * scale` in the original's shape, float32 unless told."""
         return dequantize_blockwise(
             self.packed, self.scales, self.codebook, self.block_size, self.shape, dtype
         )
@@ -91,7 +91,7 @@ def quantize_blockwise(
     of absmax and a shorter last block divides, as bitsandbytes does: the two can differ in
     a last bit, and so, rarely, in a code.
 
-    ``block_size`` is any positive even number (bitsandbytes takes 32, 64 .. 4096).
+    `block_size` is any positive even number (bitsandbytes takes 32, 64 .. 4096).
     NaN and infinity raise LessonkitError.
     """
     _check_block_size(block_size)
@@ -117,9 +117,9 @@ def dequantize_blockwise(
     shape: tuple[int, ...],
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Return ``codebook value * absmax of the block``, rounded once to ``dtype``.
+    """Return `codebook value * absmax of the block`, rounded once to `dtype`.
 
-    ``packed`` and ``absmax`` (float32) are as in :class:`Blockwise`. Correct for every
+    `packed` and `absmax` (float32) are as in `Blockwise`. Correct for every
     shape, unlike bitsandbytes' CPU kernel, which takes wrong scales if the last axis is a
     multiple of 16 but not of the block size.
     """
@@ -143,7 +143,7 @@ def dequantize_blockwise(
 
 
 def unpack_nibbles(packed: torch.Tensor, size: int) -> torch.Tensor:
-    """Two codes a byte, the first in the high nibble: return the first ``size``, uint8."""
+    """Two codes a byte, the first in the high nibble: return the first `size`, uint8."""
     import torch
 
     flat = packed.reshape(-1)

@@ -68,7 +68,7 @@ def dequantize_with_numpy(
     size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Return ``size`` values of a CPU tensor, flat."""
+    """Return `size` values of a CPU tensor, flat."""
     import torch
 
     bytes_, scales = packed.numpy(), absmax.numpy()
@@ -131,7 +131,7 @@ def dequantize_with_torch(
     size: int,
     dtype: torch.dtype,
 ) -> torch.Tensor:
-    """Return ``size`` values on the device of ``packed``, flat."""
+    """Return `size` values on the device of `packed`, flat."""
     import torch
 
     values = codebook.tensor(packed.device)
@@ -167,7 +167,7 @@ def _codes_from_positions(codebook: Codebook) -> np.ndarray:
 
 
 def _pieces(size: int, block_size: int, target: int) -> Iterator[tuple[int, int]]:
-    """Cut ``range(size)`` into pieces of whole blocks; a shorter last block comes alone."""
+    """Cut `range(size)` into pieces of whole blocks; a shorter last block comes alone."""
     step = max(1, target // block_size) * block_size
     full = size - size % block_size
     for start in range(0, full, step):

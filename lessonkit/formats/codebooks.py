@@ -1,7 +1,7 @@
 """Tables of sixteen values: NF4, FP4 in its several senses, INT4; and the 8-bit dynamic map.
 
 A 4-bit code is an index into such a table. Weights are scaled block by block into
-[-1, 1] (see ``formats.blockwise``), so each table is divided by its largest magnitude.
+[-1, 1] (see `formats.blockwise`), so each table is divided by its largest magnitude.
 
 Sources: NF4 and double quantisation, Dettmers et al. 2023 (QLoRA,
 https://arxiv.org/abs/2305.14314); the dynamic map, Dettmers 2015
@@ -88,7 +88,7 @@ def derive_nf4() -> torch.Tensor:
        zero between them that is 16.
     3. Divide by the largest, so that the levels span [-1, 1].
 
-    The probabilities must be float32 as ``torch.linspace`` rounds them, the quantiles
+    The probabilities must be float32 as `torch.linspace` rounds them, the quantiles
     computed in float64, and the division done in float32: otherwise the last bits differ.
     """
     import torch
@@ -100,7 +100,7 @@ def derive_nf4() -> torch.Tensor:
 
 
 def nf4_probabilities(points: int) -> torch.Tensor:
-    """Return ``points`` float32 probabilities from the offset to 1/2, without the 1/2."""
+    """Return `points` float32 probabilities from the offset to 1/2, without the 1/2."""
     import torch
 
     return torch.linspace(NF4_OFFSET, 0.5, points)[:-1]

@@ -34,7 +34,7 @@ class DoubleQuantized:
     Attributes
     ----------
     codes:
-        uint8 [blocks], indices into :func:`~lessonkit.formats.codebooks.dynamic_map`.
+        uint8 [blocks], indices into `dynamic_map`.
     absmax:
         float32 [ceil(blocks / 256)].
     offset:
@@ -59,7 +59,7 @@ def double_quantize(absmax: torch.Tensor) -> DoubleQuantized:
     cells over [-1, 1]. Close to a decision threshold a number may get the neighbour of the
     nearest value, and around 0, where the map is finer than the cells, one a few codes
     away; the value is never further off than the nearest by more than a cell, 3e-5.
-    Like bitsandbytes, it relies on ``Tensor.mean``, whose last bit may depend on the number
+    Like bitsandbytes, it relies on `Tensor.mean`, whose last bit may depend on the number
     of threads for more than 32 768 blocks.
     """
     import torch

@@ -45,9 +45,9 @@ class FloatFormat:
         What is subtracted from the exponent field. Usually 2^(exponent_bits - 1) - 1.
     specials:
         Which codes do not stand for a finite number.
-        ``"ieee"``: the largest exponent is kept for infinity (mantissa 0) and NaN (any other).
-        ``"fn"``: only the code with all exponent and mantissa bits set is NaN; no infinity.
-        ``"finite"``: none; every code is a number.
+        `"ieee"`: the largest exponent is kept for infinity (mantissa 0) and NaN (any other).
+        `"fn"`: only the code with all exponent and mantissa bits set is NaN; no infinity.
+        `"finite"`: none; every code is a number.
     """
 
     name: str
@@ -59,23 +59,23 @@ class FloatFormat:
     def __post_init__(self) -> None:
         if not 1 <= self.exponent_bits <= 8 or not 0 <= self.mantissa_bits <= 23:
             raise LessonkitError(
-                "a format has 1 to 8 exponent bits and 0 to 23 mantissa bits",
+                "A format has 1 to 8 exponent bits and 0 to 23 mantissa bits.",
                 where=f"{self.name}: {self.exponent_bits} and {self.mantissa_bits}",
             )
         if self.specials not in ("ieee", "fn", "finite"):
             raise LessonkitError(
-                f"unknown coding of infinity and NaN: {self.specials!r}",
+                f"Unknown coding of infinity and NaN: {self.specials!r}.",
                 where=self.name,
-                remedy="use 'ieee', 'fn' or 'finite'",
+                remedy="Use 'ieee', 'fn' or 'finite'.",
             )
         if self.specials == "ieee" and (self.exponent_bits < 2 or self.mantissa_bits < 1):
             raise LessonkitError(
-                "infinity and NaN in IEEE's manner need 2 exponent bits and 1 mantissa bit",
+                "Infinity and NaN in IEEE's manner need 2 exponent bits and 1 mantissa bit.",
                 where=self.name,
-                remedy="use specials='finite'",
+                remedy="Use specials='finite'.",
             )
         if abs(self.bias) > 512:
-            raise LessonkitError("the bias lies outside -512 to 512", where=self.name)
+            raise LessonkitError("The bias lies outside -512 to 512.", where=self.name)
 
     @property
     def bits(self) -> int:
@@ -146,7 +146,7 @@ FP4_E1M2 = FloatFormat("FP4 E1M2", 1, 2, 0, "finite")
 
 
 def encode(x: npt.ArrayLike, fmt: FloatFormat, *, saturate: bool = False) -> Any:
-    """The code of the number of ``fmt`` nearest to each x; of two equally near, the even one.
+    """The code of the number of `fmt` nearest to each x; of two equally near, the even one.
 
     Of two powers of two in a format without mantissa bits neither is even: the larger one, as
     IEEE 754-2019, 4.3.1, says.
@@ -154,17 +154,17 @@ def encode(x: npt.ArrayLike, fmt: FloatFormat, *, saturate: bool = False) -> Any
     Any shape; float64, float32, float16 or whole numbers in, unsigned integers of the same shape
     out. x is rounded once: float64 holds all these inputs exactly.
 
-    What rounds to more than ``fmt.max`` becomes infinity (``"ieee"``), NaN (``"fn"``) or the
-    largest number (``"finite"``, or ``saturate=True``; infinity too). OFP8 allows both ways for
+    What rounds to more than `fmt.max` becomes infinity (`"ieee"`), NaN (`"fn"`) or the
+    largest number (`"finite"`, or `saturate=True`; infinity too). OFP8 allows both ways for
     E4M3, and torch has gone both: 2.13 saturates, older versions give NaN. NaN becomes the quiet
     NaN with the sign of x; a format without NaN raises LessonkitError.
     """
     array = _as_float64(x)
     if fmt.nan_code is None and np.isnan(array).any():
         raise LessonkitError(
-            f"{fmt.name} has no code for NaN",
+            f"{fmt.name} has no code for NaN.",
             where=f"{int(np.isnan(array).sum()):,} of {array.size:,} values",
-            remedy="find out where the NaN comes from, or choose a format that has one",
+            remedy="Find out where the NaN comes from, or choose a format that has one.",
         )
     return _in_pieces(lambda piece: _encode(piece, fmt, saturate), array, fmt.code_dtype)
 
@@ -206,7 +206,7 @@ def _binade(magnitude: np.ndarray, fmt: FloatFormat) -> np.ndarray:
 def decode(codes: npt.ArrayLike, fmt: FloatFormat, dtype: npt.DTypeLike = np.float64) -> Any:
     """The number that each code stands for. Any shape; float64 holds every one exactly.
 
-    Ask for ``dtype=np.float32`` to save memory: exact too for all formats named in this module.
+    Ask for `dtype=np.float32` to save memory: exact too for all formats named in this module.
     Raises LessonkitError for codes that are not whole numbers from 0 to 2^bits - 1.
     """
     return _in_pieces(lambda piece: _decode(piece, fmt), _checked(codes, fmt), np.dtype(dtype))
@@ -227,12 +227,12 @@ def _decode(codes: np.ndarray, fmt: FloatFormat) -> np.ndarray:
 
 
 def round_to(x: npt.ArrayLike, fmt: FloatFormat, *, saturate: bool = False) -> Any:
-    """The number of ``fmt`` nearest to each x, as float64: encode, then decode."""
+    """The number of `fmt` nearest to each x, as float64: encode, then decode."""
     return decode(encode(x, fmt, saturate=saturate), fmt)
 
 
 def bf16_bits(values: np.ndarray) -> np.ndarray:
-    """The BF16 codes (uint16) of float32 values, the same as :func:`encode` gives, but fast.
+    """The BF16 codes (uint16) of float32 values, the same as `encode` gives, but fast.
 
     BF16 is the upper half of FP32. Adding 0x7fff to the bits, and one more where the half that is
     kept is odd, carries into it just where rounding to nearest, ties to even, goes up. A NaN, from
@@ -268,8 +268,8 @@ def all_values(fmt: FloatFormat) -> np.ndarray:
     """
     if fmt.bits > 16:
         raise LessonkitError(
-            f"{fmt.name} has {2**fmt.bits:,} codes: too many to list",
-            remedy="list a format of up to 16 bits",
+            f"{fmt.name} has {2**fmt.bits:,} codes: too many to list.",
+            remedy="List a format of up to 16 bits.",
         )
     return np.asarray(decode(np.arange(2**fmt.bits), fmt))
 
@@ -283,7 +283,7 @@ def finite_values(fmt: FloatFormat) -> np.ndarray:
 def ulp(x: npt.ArrayLike, fmt: FloatFormat) -> Any:
     """The gap between neighbours at x ("unit in the last place"), always positive.
 
-    At a power of two it is the gap above. NaN where ``fmt`` has no neighbours: |x| > ``fmt.max``.
+    At a power of two it is the gap above. NaN where `fmt` has no neighbours: |x| > `fmt.max`.
     """
     magnitude = np.abs(_as_float64(x))
     inside = magnitude <= fmt.max
@@ -292,7 +292,7 @@ def ulp(x: npt.ArrayLike, fmt: FloatFormat) -> Any:
 
 
 def bits(x: float, fmt: FloatFormat) -> str:
-    """The code of one number as text, one group a field: ``"0 10000000 0010100..."``."""
+    """The code of one number as text, one group a field: `"0 10000000 0010100..."`."""
     sign, exponent, mantissa = split_fields(encode(float(x), fmt), fmt)
     groups = [f"{sign:b}", f"{exponent:0{fmt.exponent_bits}b}"]
     if fmt.mantissa_bits:
@@ -337,13 +337,13 @@ def _as_float64(x: npt.ArrayLike) -> np.ndarray:
     is_whole = array.dtype.kind in "iub"
     if not (is_float or is_whole):
         raise LessonkitError(
-            f"cannot encode values of type {array.dtype}",
-            remedy="pass float64, float32, float16 or whole numbers (a tensor: x.float().numpy())",
+            f"Cannot encode values of type {array.dtype}.",
+            remedy="Pass float64, float32, float16 or whole numbers (a tensor: x.float().numpy()).",
         )
     if is_whole and ((array > 2**53) | (array < -(2**53))).any():
         raise LessonkitError(
-            "whole numbers beyond 2^53 would be rounded twice",
-            remedy="pass float64, rounded as you want it",
+            "Whole numbers beyond 2^53 would be rounded twice.",
+            remedy="Pass float64, rounded as you want it.",
         )
     with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one: no harm
         return array.astype(np.float64, copy=False)
@@ -354,15 +354,15 @@ def _checked(codes: npt.ArrayLike, fmt: FloatFormat) -> np.ndarray:
     array = np.asarray(codes)
     if array.dtype.kind not in "iu":
         raise LessonkitError(
-            f"codes are whole numbers, not {array.dtype}",
+            f"Codes are whole numbers, not {array.dtype}.",
             where=fmt.name,
-            remedy="encode the numbers first",
+            remedy="Encode the numbers first.",
         )
     if array.size and (int(array.min()) < 0 or int(array.max()) >= 2**fmt.bits):
         raise LessonkitError(
-            f"a code of {fmt.name} lies between 0 and {2**fmt.bits - 1:,}",
+            f"A code of {fmt.name} lies between 0 and {2**fmt.bits - 1:,}.",
             where=f"codes from {int(array.min()):,} to {int(array.max()):,}",
-            remedy="were they encoded for another format?",
+            remedy="Were they encoded for another format?",
         )
     return array
 

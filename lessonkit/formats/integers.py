@@ -3,17 +3,17 @@
 Two recipes, each with one set of parameters per tensor, per channel (a row of a
 weight of shape [out, in]) or per block of n neighbours along the input axis:
 
-* absmax, symmetric: ``code = round(x * (1 / scale))``; zero is always exact.
-  ``restricted`` uses codes -127..127 (for 8 bits) and ``scale = absmax / 127``: LLM.int8.
-  ``full`` uses codes -128..127 and ``scale = absmax / 127.5``: PyTorch's observers, GPTQ.
-* zero-point, asymmetric: ``code = round(x * (1 / scale)) + zero``, codes 0..255, and
-  ``scale = (max - min) / 255`` where the range is first widened to contain 0, so
+* absmax, symmetric: `code = round(x * (1 / scale))`; zero is always exact.
+  `restricted` uses codes -127..127 (for 8 bits) and `scale = absmax / 127`: LLM.int8.
+  `full` uses codes -128..127 and `scale = absmax / 127.5`: PyTorch's observers, GPTQ.
+* zero-point, asymmetric: `code = round(x * (1 / scale)) + zero`, codes 0..255, and
+  `scale = (max - min) / 255` where the range is first widened to contain 0, so
   that zero stays exact (Jacob et al. 2018, https://arxiv.org/abs/1712.05877).
 
 Rounding is to the nearest integer, and half-way cases go to the even one, as in
-``torch.round`` and ``numpy.rint``. Arithmetic is in float32, and multiplies by the
+`torch.round` and `numpy.rint`. Arithmetic is in float32, and multiplies by the
 rounded reciprocal of the scale rather than dividing, because PyTorch's own
-``fake_quantize_per_channel_affine`` does: codes then agree with it to the bit.
+`fake_quantize_per_channel_affine` does: codes then agree with it to the bit.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class IntQuantized:
         float32, shape [1, 1], [rows, 1] or [rows, blocks]; rows are all axes but
         the last, flattened.
     zeros:
-        uint8 in the shape of ``scales``, or None for absmax.
+        uint8 in the shape of `scales`, or None for absmax.
     bits:
         Bits a code needs, 2 to 8. (In memory here a code takes a byte.)
     granularity, block_size:
-        What shares a scale; ``block_size`` is None unless granularity is "block".
+        What shares a scale; `block_size` is None unless granularity is "block".
     """
 
     codes: torch.Tensor
@@ -60,7 +60,7 @@ class IntQuantized:
     block_size: int | None
 
     def dequantize(self) -> torch.Tensor:
-        """Return ``(codes - zeros) * scales`` as float32, in the input's shape."""
+        """Return `(codes - zeros) * scales` as float32, in the input's shape."""
         import torch
 
         codes = _groups(self.codes, self.granularity, self.block_size).to(torch.float32)
@@ -71,8 +71,8 @@ class IntQuantized:
     def bits_per_weight(self, *, scale_bits: int = 32, zero_bits: int | None = None) -> float:
         """Bits stored for a weight: code, and its share of the scale and zero-point.
 
-        ``scale_bits`` is 32 for float32 scales, as held here; many file formats store
-        16. ``zero_bits`` is as wide as a code unless given.
+        `scale_bits` is 32 for float32 scales, as held here; many file formats store
+        16. `zero_bits` is as wide as a code unless given.
         """
         if self.zeros is None:
             zero_bits = 0
@@ -100,7 +100,7 @@ def quantize_absmax(
         2 to 8.
     granularity, block_size:
         "tensor", "channel" (each row along the last axis) or "block"
-        (``block_size`` neighbours along the last axis; a last block may be shorter).
+        (`block_size` neighbours along the last axis; a last block may be shorter).
     convention:
         "restricted": codes -(2^(b-1)-1) .. 2^(b-1)-1, scale absmax / (2^(b-1)-1).
         "full": codes -2^(b-1) .. 2^(b-1)-1, scale absmax / ((2^b - 1) / 2); one level
@@ -141,7 +141,7 @@ def quantize_zero_point(
     """Quantise asymmetrically: the smallest value maps to 0, the largest to 2^bits - 1.
 
     The range [min, max] is widened to contain 0. Parameters, shapes and errors as in
-    :func:`quantize_absmax`; the codes are uint8, and so are the zero-points.
+    `quantize_absmax`; the codes are uint8, and so are the zero-points.
     """
     _check(bits, granularity, block_size)
     import torch
@@ -191,14 +191,14 @@ def _check(bits: int, granularity: str, block_size: int | None) -> None:
 
 
 def _groups(values: torch.Tensor, granularity: str, block_size: int | None) -> torch.Tensor:
-    """View ``values`` as [rows, groups, size], by what shares a scale."""
+    """View `values` as [rows, groups, size], by what shares a scale."""
     if granularity == "tensor":
         return values.reshape(1, 1, -1)
     return grouped(values, block_size)
 
 
 def _ungrouped(groups: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """Undo :func:`_groups`."""
+    """Undo `_groups`."""
     return groups.reshape(shape) if groups.numel() == shape.numel() else ungrouped(groups, shape)
 
 

@@ -67,7 +67,7 @@ class Microscaled:
         return torch.ldexp(torch.ones_like(self.scales, dtype=torch.float32), self.scales - 127.0)
 
     def dequantize(self) -> torch.Tensor:
-        """Return ``element * scale`` as float32 in the original's shape."""
+        """Return `element * scale` as float32 in the original's shape."""
         import torch
 
         size = MXFP4_BLOCK if self.format == "mxfp4" else NVFP4_BLOCK
@@ -104,11 +104,11 @@ def quantize_mxfp4(x: torch.Tensor | np.ndarray, *, rule: Rule = "ocp") -> Micro
 
     * "ocp": the specification's. The exponent of absmax is read from its bits; elements are
       rounded to nearest, ties to the even code.
-    * "gguf": the ``gguf`` package's, to the bit. The exponent is the floor of a float32
+    * "gguf": the `gguf` package's, to the bit. The exponent is the floor of a float32
       logarithm, one too high just below some powers of two; ties go toward zero, and a
       negative number that becomes zero gets code 0, not 8.
 
-    Blocks with absmax below 2^-125 use the smallest scale (where ``gguf`` 0.19 wraps round
+    Blocks with absmax below 2^-125 use the smallest scale (where `gguf` 0.19 wraps round
     to a very large one and returns zeros). NaN and infinity raise LessonkitError.
     """
     import torch
@@ -137,9 +137,9 @@ def quantize_mxfp4(x: torch.Tensor | np.ndarray, *, rule: Rule = "ocp") -> Micro
 def quantize_nvfp4(x: torch.Tensor | np.ndarray) -> Microscaled:
     """Quantise to NVFP4, blocks of 16 along the last axis; a last block may be shorter.
 
-    ``tensor_scale = absmax of the tensor / (448 * 6)``; a block's scale is
-    ``absmax of the block / 6 / tensor_scale`` rounded to E4M3; an element is
-    ``x / (scale * tensor_scale)`` rounded to E2M1, ties to the even code.
+    `tensor_scale = absmax of the tensor / (448 * 6)`; a block's scale is
+    `absmax of the block / 6 / tensor_scale` rounded to E4M3; an element is
+    `x / (scale * tensor_scale)` rounded to E2M1, ties to the even code.
     """
     import torch
 

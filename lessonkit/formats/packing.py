@@ -17,8 +17,8 @@ neighbours along the output axis. AWQ ("gemm") takes the eight columns of a word
 0, 2, 4, 6, 1, 3, 5, 7. Here codes are [out, in], zero-points [out, groups], as a layer's
 weight has them.
 
-Sources: AutoGPTQ's ``qlinear_cuda_old.py`` (v1), GPTQModel's ``BaseQuantLinear`` (v2) and
-AutoAWQ's ``WQLinear_GEMM``; words compared bit by bit with those of GPTQModel 7.6.
+Sources: AutoGPTQ's `qlinear_cuda_old.py` (v1), GPTQModel's `BaseQuantLinear` (v2) and
+AutoAWQ's `WQLinear_GEMM`; words compared bit by bit with those of GPTQModel 7.6.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def pack_words(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Pack codes along the last axis: uint8 [.., n] -> int32 [.., n * bits / 32].
 
     Raises LessonkitError for other widths than 2, 3, 4 and 8, for a code that does not fit,
-    and for an ``n`` that does not fill whole words.
+    and for an `n` that does not fill whole words.
     """
     import torch
 
@@ -75,7 +75,7 @@ def pack_words(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack_words(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """Undo :func:`pack_words`: int32 [.., words] -> uint8 [.., words * 32 / bits]."""
+    """Undo `pack_words`: int32 [.., words] -> uint8 [.., words * 32 / bits]."""
     import torch
 
     count = _codes_in_a_period(bits)
@@ -99,7 +99,7 @@ def unpack_words(words: torch.Tensor, bits: int) -> torch.Tensor:
 def pack_gptq(
     codes: torch.Tensor, zeros: torch.Tensor, bits: int, version: Version = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a GPTQ file's ``qweight`` and ``qzeros`` (shapes: top of this module).
+    """Return a GPTQ file's `qweight` and `qzeros` (shapes: top of this module).
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def pack_gptq(
 def unpack_gptq(
     qweight: torch.Tensor, qzeros: torch.Tensor, bits: int, version: Version = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Undo :func:`pack_gptq`: return codes uint8 [out, in] and zero-points uint8 [out, groups].
+    """Undo `pack_gptq`: return codes uint8 [out, in] and zero-points uint8 [out, groups].
 
     Raises LessonkitError where version 1 holds the largest code as a zero-point: a 0 that
     wrapped round when it was written, whose meaning depends on the reader.
@@ -158,15 +158,15 @@ def unpack_gptq(
 
 
 def pack_awq(codes: torch.Tensor, zeros: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return an AWQ file's ``qweight`` and ``qzeros``: version "gemm", 4 bits.
+    """Return an AWQ file's `qweight` and `qzeros`: version "gemm", 4 bits.
 
-    ``codes`` is uint8 [out, in], ``zeros`` uint8 [out, groups]; ``out`` a multiple of 8.
+    `codes` is uint8 [out, in], `zeros` uint8 [out, groups]; `out` a multiple of 8.
     """
     return _pack_awq(codes), _pack_awq(zeros)
 
 
 def unpack_awq(qweight: torch.Tensor, qzeros: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Undo :func:`pack_awq`: return codes uint8 [out, in] and zero-points uint8 [out, groups]."""
+    """Undo `pack_awq`: return codes uint8 [out, in] and zero-points uint8 [out, groups]."""
     return _unpack_awq(qweight), _unpack_awq(qzeros)
 
 

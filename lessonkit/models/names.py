@@ -33,7 +33,7 @@ def chosen(name: str | Path = MINI) -> str | Path:
 def resolve(name: str | Path = MINI, *, revision: str | None = None) -> Path:
     """The local folder of the model that a lesson names, once LESSONKIT_MODEL has had its say.
 
-    Raises LessonkitError as :func:`find_model` does.
+    Raises LessonkitError as `find_model` does.
     """
     return find_model(chosen(name), revision=revision)
 
@@ -78,7 +78,7 @@ def find_model(name: str | Path, *, revision: str | None = None) -> Path:
 def find_path(name: str) -> Path:
     """The folder or file that a name means: `mini`, a path that exists, or a model on the Hub.
 
-    Raises LessonkitError as :func:`find_model` does, and for a path that does not exist.
+    Raises LessonkitError as `find_model` does, and for a path that does not exist.
     """
     path = Path(name).expanduser()
     if name != MINI and (path.exists() or not _HUB_ID.fullmatch(name)):

@@ -9,7 +9,7 @@ norm, or the output rows of another linear layer. Then each group's range is cli
 lowers the error too.
 
 Lin et al. 2023, https://arxiv.org/abs/2306.00978; formulas and constants as in AutoAWQ's
-``awq/quantize/quantizer.py`` and ``scale.py``. AutoAWQ runs the tokens through the layer for
+`awq/quantize/quantizer.py` and `scale.py`. AutoAWQ runs the tokens through the layer for
 every candidate. The squared error of a linear layer's output is a quadratic form in the
 weight's change E, tr(E G E^T) with G = X^T X / tokens, so that here G stands for the tokens.
 Where a whole block is to be compared, as AutoAWQ does for q, k, v and for gate, up, a function
@@ -56,14 +56,14 @@ class InputStatistics:
     gram: torch.Tensor
 
     def divided_by(self, scales: torch.Tensor) -> InputStatistics:
-        """Return the statistics of the inputs after their division by ``scales`` [in]."""
+        """Return the statistics of the inputs after their division by `scales` [in]."""
         return InputStatistics(
             self.mean_magnitude / scales, self.gram / scales[:, None] / scales[None, :]
         )
 
 
 class InputCollector:
-    """Running :class:`InputStatistics` of inputs that come in pieces."""
+    """Running `InputStatistics` of inputs that come in pieces."""
 
     def __init__(self, columns: int, device: torch.device | str = "cpu") -> None:
         import torch
@@ -91,7 +91,7 @@ class InputCollector:
 
 @dataclass(frozen=True)
 class ScaleSearch:
-    """The best candidate of :func:`search_scales`.
+    """The best candidate of `search_scales`.
 
     Attributes
     ----------
@@ -127,16 +127,16 @@ def search_scales(
     inputs:
         Statistics of the unscaled inputs.
     grid:
-        The values that weights will be rounded to; AWQ's files need ``AwqGrid``.
+        The values that weights will be rounded to; AWQ's files need `AwqGrid`.
     duo_scaling:
-        Whether the weights' own magnitudes count too; see :func:`candidate_scales`.
+        Whether the weights' own magnitudes count too; see `candidate_scales`.
     block_loss:
         The loss of a candidate, from the rounded weights divided by its scales again, that
         is as if nothing had been folded. Left out: the mean squared change of the layers'
         outputs together, through the Gram matrix.
     repeated_heads:
-        (attention heads, key-value heads), for ``o_proj`` behind ``v_proj`` in grouped-query
-        attention: scales are equal wherever a head is repeated. See :func:`tie_heads`.
+        (attention heads, key-value heads), for `o_proj` behind `v_proj` in grouped-query
+        attention: scales are equal wherever a head is repeated. See `tie_heads`.
     ratios:
         The exponents to try. Of equal losses the first wins.
     """
@@ -163,8 +163,8 @@ def candidate_scales(
 ) -> torch.Tensor:
     """Return the scales of one ratio r, from mean magnitudes of inputs and weights, all [in].
 
-    ``magnitude^r``, or with duo scaling ``magnitude^r / (weight_mean^(1 - r) + 1e-4)``; at
-    least 1e-4; divided by ``sqrt(largest * smallest)``, so that they lie around 1; and 1 where
+    `magnitude^r`, or with duo scaling `magnitude^r / (weight_mean^(1 - r) + 1e-4)`; at
+    least 1e-4; divided by `sqrt(largest * smallest)`, so that they lie around 1; and 1 where
     that is not a finite number. Without duo scaling, r = 0 gives all ones: plain rounding.
     """
     import torch
@@ -195,9 +195,9 @@ def tie_heads(values: torch.Tensor, heads: int, key_value_heads: int) -> torch.T
     """Average values [heads * size] over the heads that share one key-value head.
 
     In grouped-query attention key-value head j is repeated for heads j * n .. j * n + n - 1.
-    What is folded into a row of ``v_proj`` therefore acts on n input channels of ``o_proj``,
-    whose scales must be equal. AutoAWQ leaves such an ``o_proj`` unscaled; llm-compressor
-    averages as here. The result has the shape of ``values``.
+    What is folded into a row of `v_proj` therefore acts on n input channels of `o_proj`,
+    whose scales must be equal. AutoAWQ leaves such an `o_proj` unscaled; llm-compressor
+    averages as here. The result has the shape of `values`.
     """
     if heads < 1 or key_value_heads < 1 or heads % key_value_heads or len(values) % heads:
         raise LessonkitError(
@@ -220,7 +220,7 @@ def search_clip(
 
     Tried are shares of the group's largest magnitude; the loss is the group's own part of the
     squared output change, e G_g e^T, with G_g the group's block of the Gram matrix. Both
-    ``weight`` [out, in] and ``inputs`` must already be scaled. AutoAWQ clips neither q nor k:
+    `weight` [out, in] and `inputs` must already be scaled. AutoAWQ clips neither q nor k:
     their errors meet in a product.
 
     Returns float32 [out, groups].
@@ -253,12 +253,12 @@ def clip(weight: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
 
 
 def scale_columns(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return a weight [out, in] for inputs that have been divided by ``scales`` [in]."""
+    """Return a weight [out, in] for inputs that have been divided by `scales` [in]."""
     return weight * scales.to(weight.dtype)
 
 
 def fold_into_norm(norm: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return an RMSNorm's weight [in] that divides its outputs by ``scales`` [in]."""
+    """Return an RMSNorm's weight [in] that divides its outputs by `scales` [in]."""
     return norm / scales.to(norm.dtype)
 
 
@@ -267,10 +267,10 @@ def fold_into_rows(
     scales: torch.Tensor,
     repeated_heads: tuple[int, int] | None = None,
 ) -> torch.Tensor:
-    """Return a linear layer's weight [out, in'] that divides its outputs by ``scales`` [out].
+    """Return a linear layer's weight [out, in'] that divides its outputs by `scales` [out].
 
-    With ``repeated_heads`` = (attention heads, key-value heads) the weight is ``v_proj``'s,
-    the scales are ``o_proj``'s [heads * size], and each value is taken once. A bias must be
+    With `repeated_heads` = (attention heads, key-value heads) the weight is `v_proj`'s,
+    the scales are `o_proj`'s [heads * size], and each value is taken once. A bias must be
     divided as well: pass it as [out, 1]. Raises LessonkitError if scales of repeated heads
     are not equal.
     """

@@ -7,7 +7,7 @@ error e of column i is compensated best by adding to each of them a multiple of 
 those multiples stand in row i of one triangular matrix: the factor U of H^-1 = U^T U.
 
 Frantar et al. 2022, https://arxiv.org/abs/2210.17323; what follows the practice of
-GPTQModel's ``quantization/gptq.py`` and ``gar.py`` rather than the paper says so. Three things
+GPTQModel's `quantization/gptq.py` and `gar.py` rather than the paper says so. Three things
 differ from both: a group's parameters are always found on weights that carry every
 correction so far (both look at stale ones if groups are smaller than the batch of 128); scales
 are rounded to what the file stores before any code is chosen; dead columns come last in every
@@ -70,11 +70,11 @@ class GptqResult:
     Attributes
     ----------
     quantized:
-        Codes, scales, zero-points and ``g_idx`` as files hold them.
+        Codes, scales, zero-points and `g_idx` as files hold them.
     weight:
         float32 [out, in], the weight that a reader of these gets.
     output_error:
-        See :func:`output_error`: the weight's, in the metric of the Hessian given.
+        See `output_error`: the weight's, in the metric of the Hessian given.
     damping:
         The share of the mean diagonal that was in fact added to the diagonal.
     """
@@ -102,25 +102,25 @@ def gptq(
         Floating point, any dtype; it is not changed. The work is done in float32 on the
         device of the weight, with about five times its size and three times the Hessian's.
     hessian:
-        float32 [in, in], as :class:`Hessian` collects it; not changed either. An input
+        float32 [in, in], as `Hessian` collects it; not changed either. An input
         that was always 0 (*dead*) has 0 on the diagonal; its weights become 0.
     grid:
-        The values allowed; see ``quantize.grids``.
+        The values allowed; see `quantize.grids`.
     order:
         In which order columns are rounded; early columns have more others to make up for
         them. "natural": as they stand. "desc_act": by falling diagonal of the Hessian, so
-        that groups are scattered over the row, and readers need ``g_idx``.
+        that groups are scattered over the row, and readers need `g_idx`.
         "act_group_aware": the same, but inside each group, and groups by their largest
         diagonal (GPTQModel's default; Gafni et al. 2025, https://arxiv.org/abs/2505.14638).
     static_groups:
         Find all parameters on the original weight, in groups as they stand. Then
-        "desc_act" leaves ``g_idx`` contiguous.
+        "desc_act" leaves `g_idx` contiguous.
     damping:
         Share of the mean diagonal added to the diagonal, so that it can be inverted: .01
         in the paper's code, .05 in GPTQModel. It grows by .01 as long as that fails.
 
     Raises LessonkitError for wrong shapes, NaN or infinity, a group size that does not
-    divide ``in``, and a Hessian that no damping below 1 makes positive definite.
+    divide `in`, and a Hessian that no damping below 1 makes positive definite.
     """
     import torch
 
@@ -154,7 +154,7 @@ def gptq(
 def output_error(weight: torch.Tensor, replacement: torch.Tensor, hessian: torch.Tensor) -> float:
     """Return the relative squared error of a layer's output on the inputs behind a Hessian.
 
-    ``tr(E H E^T) / tr(W H W^T)``, with E = replacement - weight, both [out, in]: the sum of
+    `tr(E H E^T) / tr(W H W^T)`, with E = replacement - weight, both [out, in]: the sum of
     squares of the output's change over that of the output. Its root is a relative RMS error.
     """
     weight = as_matrix(weight)
@@ -166,7 +166,7 @@ def output_error(weight: torch.Tensor, replacement: torch.Tensor, hessian: torch
 def column_order(diagonal: torch.Tensor, groups: int, order: Order) -> torch.Tensor:
     """Return the columns in the order in which they are to be rounded: int64 [in].
 
-    ``diagonal`` is the Hessian's, ``groups`` the number of groups of a row. Of equal
+    `diagonal` is the Hessian's, `groups` the number of groups of a row. Of equal
     columns, or groups, the first one comes first.
     """
     import torch
@@ -232,10 +232,10 @@ def _round_columns(
     size: int,
     fitted: dict[int, Parameters],
 ) -> torch.Tensor:
-    """Round the rows of ``weights`` [in, out] in turn, in place; return the codes [in, out].
+    """Round the rows of `weights` [in, out] in turn, in place; return the codes [in, out].
 
-    ``groups`` names each row's group. A group that is not yet in ``fitted`` is fitted when
-    its first row is reached; its ``size`` rows then follow one another.
+    `groups` names each row's group. A group that is not yet in `fitted` is fitted when
+    its first row is reached; its `size` rows then follow one another.
     """
     import torch
 

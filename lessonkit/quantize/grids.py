@@ -1,13 +1,13 @@
 """Grids: the values that a group of weights may take, and the parameters that place them.
 
-A group is ``group_size`` neighbours of one row of a weight [out, in]; -1 means the whole row.
+A group is `group_size` neighbours of one row of a weight [out, in]; -1 means the whole row.
 Whoever chooses codes, round-to-nearest or GPTQ, asks a grid two things: *fit* the parameters
 of these groups, and *round* these weights to codes, given parameters. A grid is one of:
 
-* :class:`IntGrid`: GPTQ's evenly spaced values ``scale * (code - zero)``;
-* :class:`AwqGrid`: AutoAWQ's, whose range need not contain 0;
-* :class:`Q4_0Grid`: llama.cpp's Q4_0 blocks, the same formula with a signed scale;
-* :class:`CodebookGrid`: ``absmax * value of the code``, for NF4 and other tables of sixteen.
+* `IntGrid`: GPTQ's evenly spaced values `scale * (code - zero)`;
+* `AwqGrid`: AutoAWQ's, whose range need not contain 0;
+* `Q4_0Grid`: llama.cpp's Q4_0 blocks, the same formula with a signed scale;
+* `CodebookGrid`: `absmax * value of the code`, for NF4 and other tables of sixteen.
 
 A file stores the first three's scales in fp16. They are rounded to fp16 when they are fitted,
 before any code is chosen: the codes then suit the scales that a reader will find, and the
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     import torch
 
 SHRINK_STEPS = 80
-"""The search tries 100 %, 99 %, .. 21 % of a group's range, as AutoGPTQ's ``quantizer.py``."""
+"""The search tries 100 %, 99 %, .. 21 % of a group's range, as AutoGPTQ's `quantizer.py`."""
 
 
 @dataclass(frozen=True)
 class Parameters:
     """What places the grid of each group: float32 tensors of one shape, one entry a group.
 
-    ``scales`` hold the very values that a file will store. ``zeros`` are the codes that stand
+    `scales` hold the very values that a file will store. `zeros` are the codes that stand
     for 0, whole numbers; None for a codebook.
     """
 
@@ -43,7 +43,7 @@ class Parameters:
     zeros: torch.Tensor | None = None
 
     def take(self, index: Any) -> Parameters:
-        """Return the parameters at an index of these tensors, as in ``scales[index]``."""
+        """Return the parameters at an index of these tensors, as in `scales[index]`."""
         return Parameters(self.scales[index], None if self.zeros is None else self.zeros[index])
 
     def for_each_weight(self) -> Parameters:
@@ -75,7 +75,7 @@ class Grid(ABC):
 
     @abstractmethod
     def decode(self, codes: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Return the float32 value of each code; shapes as in :meth:`encode`."""
+        """Return the float32 value of each code; shapes as in `encode`."""
 
     def groups_in(self, columns: int) -> int:
         """Return how many groups a row has. Raises LessonkitError if they do not fill it."""
@@ -91,7 +91,7 @@ class Grid(ABC):
 
 
 class EvenGrid(Grid):
-    """Evenly spaced values: ``scale * (code - zero)``, codes 0 .. 2^bits - 1, fp16 scales."""
+    """Evenly spaced values: `scale * (code - zero)`, codes 0 .. 2^bits - 1, fp16 scales."""
 
     @property
     def scale_dtype(self) -> torch.dtype:
@@ -106,7 +106,7 @@ class EvenGrid(Grid):
         return (1 << self.bits) - 1
 
     def encode(self, weights: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Return ``round(weight / scale) + zero``, kept within 0 .. 2^bits - 1, as uint8."""
+        """Return `round(weight / scale) + zero`, kept within 0 .. 2^bits - 1, as uint8."""
         import torch
 
         assert parameters.zeros is not None
@@ -114,14 +114,14 @@ class EvenGrid(Grid):
         return codes.clamp_(0, self.top).to(torch.uint8)
 
     def decode(self, codes: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Return ``scale * (code - zero)`` as float32."""
+        """Return `scale * (code - zero)` as float32."""
         assert parameters.zeros is not None
         return (codes.float() - parameters.zeros).mul_(parameters.scales)
 
 
 @dataclass(frozen=True)
 class IntGrid(EvenGrid):
-    """GPTQ's grid, as AutoGPTQ's ``quantizer.py`` defines it.
+    """GPTQ's grid, as AutoGPTQ's `quantizer.py` defines it.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class IntGrid(EvenGrid):
         it, and so clips most of it. Here the range is [-absmax, absmax] also then.)
     search_norm:
         If given, the range is shrunk in steps of 1 % as long as the p-norm of the
-        rounding error falls, p = search_norm. AutoGPTQ's ``mse`` option uses p = 2.4.
+        rounding error falls, p = search_norm. AutoGPTQ's `mse` option uses p = 2.4.
     lowest_zero:
         The lowest zero-point. 1, because AutoGPTQ's files cannot hold a 0; with 0 a group
         without negative weights gains one level, in files of version 2.
@@ -201,7 +201,7 @@ class IntGrid(EvenGrid):
 
 @dataclass(frozen=True)
 class AwqGrid(EvenGrid):
-    """AutoAWQ's grid (``awq/quantize/quantizer.py``): [min, max] as they are, zero-points 0..15.
+    """AutoAWQ's grid (`awq/quantize/quantizer.py`): [min, max] as they are, zero-points 0..15.
 
     Unlike GPTQ's asymmetric grid it does not widen the range to contain 0; the zero-point is
     clamped instead, so that a group without weights of one sign is shifted, and clipped. The
@@ -223,10 +223,10 @@ class AwqGrid(EvenGrid):
 
 @dataclass(frozen=True)
 class Q4_0Grid(EvenGrid):
-    """llama.cpp's Q4_0: blocks of 32, ``d * (code - 8)`` with d = (weight of largest |w|) / -8.
+    """llama.cpp's Q4_0: blocks of 32, `d * (code - 8)` with d = (weight of largest |w|) / -8.
 
     d carries the sign, so that the largest weight, of whichever sign, gets code 0, that is -8.
-    ``ggml-quants.c`` chooses codes with d in float32 and then stores d in fp16; here d is
+    `ggml-quants.c` chooses codes with d in float32 and then stores d in fp16; here d is
     rounded first, and codes are rounded half to even.
     """
 
@@ -255,7 +255,7 @@ class Q4_0Grid(EvenGrid):
 class CodebookGrid(Grid):
     """A table of sixteen values times the block's absmax, a float32, as bitsandbytes stores it.
 
-    Round-to-nearest onto this grid gives the codes of ``formats.blockwise``.
+    Round-to-nearest onto this grid gives the codes of `formats.blockwise`.
     """
 
     codebook: Codebook
@@ -276,7 +276,7 @@ class CodebookGrid(Grid):
         return Parameters(absmax)
 
     def encode(self, weights: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Return the code of the nearest value to ``weight * (1 / absmax)``; ties go down."""
+        """Return the code of the nearest value to `weight * (1 / absmax)`; ties go down."""
         import torch
 
         device = weights.device
@@ -286,7 +286,7 @@ class CodebookGrid(Grid):
         return order[torch.bucketize(weights * inverse, thresholds)]
 
     def decode(self, codes: torch.Tensor, parameters: Parameters) -> torch.Tensor:
-        """Return ``absmax * value`` as float32."""
+        """Return `absmax * value` as float32."""
         return self.codebook.tensor(codes.device)[codes.int()] * parameters.scales
 
 
@@ -301,7 +301,7 @@ class Quantized:
     codes:
         uint8 [out, in].
     scales:
-        [out, groups] in the grid's ``scale_dtype``.
+        [out, groups] in the grid's `scale_dtype`.
     zeros:
         uint8 [out, groups]; None for a codebook.
     g_idx:
@@ -347,7 +347,7 @@ def round_to_nearest(weight: torch.Tensor, grid: Grid) -> Quantized:
     """Quantise each weight of a matrix [out, in] to its nearest value on the grid.
 
     This is what GPTQ and AWQ are to improve upon. NaN, infinity and a group size that does
-    not divide ``in`` raise LessonkitError.
+    not divide `in` raise LessonkitError.
     """
     import torch
 

@@ -49,12 +49,12 @@ class Int8Rows:
     outlier_columns: torch.Tensor
 
     def dequantize(self) -> torch.Tensor:
-        """Return ``codes * absmax / 127`` as float32 [rows, columns], outlier columns 0."""
+        """Return `codes * absmax / 127` as float32 [rows, columns], outlier columns 0."""
         return self.codes.float() * self.absmax.unsqueeze(-1) * (1 / 127)
 
 
 def quantize_rows(matrix: torch.Tensor, *, threshold: float = 0.0) -> Int8Rows:
-    """Quantise each row by its absmax: ``code = round(x * (127 / absmax))``.
+    """Quantise each row by its absmax: `code = round(x * (127 / absmax))`.
 
     The matrix is cast to fp16 first, as bitsandbytes does; the rest is in float32.
 
@@ -63,7 +63,7 @@ def quantize_rows(matrix: torch.Tensor, *, threshold: float = 0.0) -> Int8Rows:
     matrix:
         Floating point [rows, columns].
     threshold:
-        If above 0, columns with any magnitude of at least ``threshold`` are held back.
+        If above 0, columns with any magnitude of at least `threshold` are held back.
 
     Raises LessonkitError for other shapes, for NaN and infinity, and for values beyond
     fp16's range (65504).
@@ -95,7 +95,7 @@ def quantize_rows(matrix: torch.Tensor, *, threshold: float = 0.0) -> Int8Rows:
 
 
 def integer_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return ``a @ b.T`` of int8 matrices [m, k] and [n, k] as the exact int32 [m, n].
+    """Return `a @ b.T` of int8 matrices [m, k] and [n, k] as the exact int32 [m, n].
 
     Computed in float64, which holds every integer below 2^53 exactly: fast on any device,
     and no sum can round. (int32 itself suffices up to k = 133 000.)
@@ -119,14 +119,14 @@ def linear(
     x:
         Activations [..., in], any floating dtype.
     weight:
-        The layer's weight [out, in], from :func:`quantize_rows`.
+        The layer's weight [out, in], from `quantize_rows`.
     bias:
         [out], or None.
     threshold:
         Outlier threshold; 0 turns the decomposition off.
 
     Returns [..., out] in x's dtype. The integer part is rescaled in float32 and rounded
-    to that dtype before the outlier part, ``x[:, outliers] @ dequantised weight columns``,
+    to that dtype before the outlier part, `x[:, outliers] @ dequantised weight columns`,
     is added in it: the order of bitsandbytes. The weight columns used for the outliers are
     the dequantised int8 ones; the original weight is not kept.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def fake_quantize(weight: torch.Tensor, how: str | Scheme) -> torch.Tensor:
-    """Quantise ``weight`` and dequantise it again: same shape, dtype and device.
+    """Quantise `weight` and dequantise it again: same shape, dtype and device.
 
     The weight [out, in] is quantised from its float32 values, and the result is rounded
     to the weight's own dtype, as it is when a model is run in that dtype.
@@ -36,7 +36,7 @@ def fake_quantize(weight: torch.Tensor, how: str | Scheme) -> torch.Tensor:
 
 
 def relative_rms_error(weight: torch.Tensor, how: str | Scheme) -> float:
-    """Return ``rms(weight - quantised) / rms(weight)``, before any cast to weight's dtype."""
+    """Return `rms(weight - quantised) / rms(weight)`, before any cast to weight's dtype."""
     original = as_float_tensor(weight)
     return relative_rms(scheme(how).dequantized(original) - original.float(), original)
 
@@ -44,7 +44,7 @@ def relative_rms_error(weight: torch.Tensor, how: str | Scheme) -> float:
 def linear_layers(model: nn.Module, *, lm_head: bool = False) -> dict[str, nn.Linear]:
     """Return the model's linear layers by name, in order, without the output layer.
 
-    Embeddings are never among them. ``lm_head=True`` includes the output layer, which
+    Embeddings are never among them. `lm_head=True` includes the output layer, which
     must then not share its weight with the embeddings.
     """
     from torch import nn
@@ -70,7 +70,7 @@ def linear_layers(model: nn.Module, *, lm_head: bool = False) -> dict[str, nn.Li
 def quantized_model(
     model: nn.Module, how: str | Scheme, *, lm_head: bool = False
 ) -> Iterator[nn.Module]:
-    """Give the model quantised linear weights inside a ``with`` block, its own ones after.
+    """Give the model quantised linear weights inside a `with` block, its own ones after.
 
     Weights are replaced one tensor at a time. The originals are set aside, not copied:
     memory grows by the size of the linear weights in the model's dtype (about 2 GB for

@@ -41,7 +41,7 @@ class Scheme(ABC):
     """What the names of the family look like."""
 
     def __init_subclass__(cls) -> None:
-        """Put the family on the list that :func:`scheme` asks."""
+        """Put the family on the list that `scheme` asks."""
         _FAMILIES.append(cls)
 
     @classmethod
@@ -55,7 +55,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def bits_per_weight(self, shape: tuple[int, ...]) -> float:
-        """Bits stored for each weight of a tensor of ``shape``, scales (float32) included.
+        """Bits stored for each weight of a tensor of `shape`, scales (float32) included.
 
         The exceptions to float32 are part of the format: MXFP4, NVFP4, double quantisation.
         """
@@ -124,7 +124,7 @@ class Cast(Scheme):
 
 @dataclass(frozen=True)
 class Integers(Scheme):
-    """Small integers with a scale, and perhaps a zero-point: see ``formats.integers``."""
+    """Small integers with a scale, and perhaps a zero-point: see `formats.integers`."""
 
     bits: int
     granularity: integers.Granularity
@@ -173,7 +173,7 @@ _BOOKS = {book.label: book for book in CODEBOOKS.values()}
 
 @dataclass(frozen=True)
 class CodebookBlocks(Scheme):
-    """Sixteen values and a scale a block: ``formats.codebooks`` and ``formats.blockwise``."""
+    """Sixteen values and a scale a block: `formats.codebooks` and `formats.blockwise`."""
 
     book: str
     block_size: int
@@ -200,7 +200,7 @@ class CodebookBlocks(Scheme):
 
 @dataclass(frozen=True)
 class Microscaling(Scheme):
-    """E2M1 with a small float as scale: see ``formats.microscaling``."""
+    """E2M1 with a small float as scale: see `formats.microscaling`."""
 
     pattern: ClassVar = re.compile("mxfp4|nvfp4")
 

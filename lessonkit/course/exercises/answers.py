@@ -17,14 +17,14 @@ _READABLE = 160
 
 
 def is_blank(answer: Any) -> bool:
-    """True for None, ``...`` and for a tuple or list with such a gap."""
+    """True for None, `...` and for a tuple or list with such a gap."""
     if isinstance(answer, (tuple, list)):
         return any(is_blank(part) for part in answer)
     return answer is None or answer is Ellipsis
 
 
 def same_answer(expected: Any, got: Any, rtol: float, atol: float) -> bool:
-    """Does ``got`` hold the expected values, each within ``atol + rtol * |expected|``?
+    """Does `got` hold the expected values, each within `atol + rtol * |expected|`?
 
     NaN is expected where the solution has NaN. Sets compare without order. What cannot be read as
     the expected kind of thing at all is simply not the same.

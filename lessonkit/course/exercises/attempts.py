@@ -11,7 +11,7 @@ A lesson asks, the learner writes a function or a value, and `attempt` says one 
     spacing: right (12 cases)
 
 `hint` and `solution` help on request. The exercises of a lesson live in
-`lessonkit.course.exercises`, one module a lesson, each with a list ``EXERCISES``.
+`lessonkit.course.exercises`, one module a lesson, each with a list `EXERCISES`.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ class Exercise:
     make_cases:
         Makes the inputs afresh, one tuple of arguments a case; None where the answer is a value.
     hint:
-        What to say to a wrong answer that is none of ``mistakes``.
+        What to say to a wrong answer that is none of `mistakes`.
     mistakes:
         Known wrong answers with hints of their own. An answer that agrees with one of them in
         every case gets that hint.
     rtol, atol:
-        How far a number may be from the reference's: ``atol + rtol * |reference|``.
+        How far a number may be from the reference's: `atol + rtol * |reference|`.
     """
 
     name: str
@@ -102,9 +102,9 @@ class Exercise:
 
 
 def attempt(name: str, answer: Any) -> Verdict:
-    """Check the learner's answer to the exercise ``name``, print the verdict and return it.
+    """Check the learner's answer to the exercise `name`, print the verdict and return it.
 
-    ``answer`` is a function or a value. A stub (``...``, None, NotImplementedError) counts as not
+    `answer` is a function or a value. A stub (`...`, None, NotImplementedError) counts as not
     attempted; an exception in the learner's code is a wrong answer. Neither stops the notebook.
     """
     exercise = find(name)
@@ -153,7 +153,7 @@ def find(name: str) -> Exercise:
     if name not in exercises:
         near = difflib.get_close_matches(str(name), exercises) or sorted(exercises)
         raise LessonkitError(
-            f"there is no exercise called {name!r}", remedy=f"did you mean {', '.join(near)}?"
+            f"There is no exercise called {name!r}.", remedy=f"Did you mean {', '.join(near)}?"
         )
     return exercises[name]
 
@@ -167,7 +167,7 @@ def all_exercises() -> dict[str, Exercise]:
     for module in (name for name in modules if name.startswith("lesson_")):
         for exercise in importlib.import_module(f"{package.__name__}.{module}").EXERCISES:
             if exercise.name in found:
-                raise LessonkitError("two exercises have the same name", where=exercise.name)
+                raise LessonkitError("Two exercises have the same name.", where=exercise.name)
             found[exercise.name] = exercise
     return found
 

@@ -87,9 +87,9 @@ def shared_heads(heads: int, kv_heads: int) -> Figure:
     """Which query heads use which key/value head: query heads above, key/value heads below."""
     if kv_heads < 1 or heads % kv_heads:
         raise LessonkitError(
-            f"{kv_heads} key/value heads cannot be shared by {heads} query heads",
+            f"{kv_heads} key/value heads cannot be shared by {heads} query heads.",
             where="heads, kv_heads",
-            remedy="the number of query heads is a multiple of that of key/value heads",
+            remedy="The number of query heads is a multiple of that of key/value heads.",
         )
     group, tall, wide = heads // kv_heads, 0.56, 0.8
     figure = new_figure(2.5)

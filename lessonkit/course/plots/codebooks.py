@@ -30,7 +30,7 @@ __all__ = ["error_against_bits", "level_shares", "levels_under_bell"]
 def levels_under_bell(levels: npt.ArrayLike) -> Figure:
     """The standard normal curve, and each level as a line from the axis up to the curve.
 
-    ``levels`` are in standard deviations. Each line bears its number from the left.
+    `levels` are in standard deviations. Each line bears its number from the left.
     """
     places = np.sort(np.asarray(levels, np.float64).reshape(-1))
     refuse_empty(places, "levels")
@@ -54,7 +54,7 @@ def levels_under_bell(levels: npt.ArrayLike) -> Figure:
 def level_shares(shares: Mapping[str, Sequence[float]], *, even: float | None = None) -> Figure:
     """How many of the weights each level gets: a panel of bars for each name -> shares (0 to 1).
 
-    ``even`` draws a dashed line at the share that each would have if all were equally full.
+    `even` draws a dashed line at the share that each would have if all were equally full.
     """
     refuse_empty(shares, "shares")
     figure = new_figure(0.6 + 1.75 * len(shares))
@@ -83,7 +83,7 @@ def error_against_bits(
 ) -> Figure:
     """Error in percent against bits a weight: name -> (bits, error) for each point of a curve.
 
-    ``points`` are words for the points of the first curve, a block size for example.
+    `points` are words for the points of the first curve, a block size for example.
     """
     refuse_empty(curves, "curves")
     figure = new_figure(4.2)

@@ -84,7 +84,7 @@ def number_line(
 ) -> Figure:
     """The numbers that each format can hold, as ticks on stacked lines: name -> values.
 
-    ``xlim`` is the stretch to draw; how many values lie in it stands at the right. ``mark`` draws
+    `xlim` is the stretch to draw; how many values lie in it stands at the right. `mark` draws
     a dashed line through all of them, at a number to be rounded.
     """
     refuse_empty(formats, "formats")
@@ -119,16 +119,16 @@ def weight_histogram(
 ) -> Figure:
     """Where the weights lie, and below, where each format has values to offer them.
 
-    ``levels`` maps a format's name to its values, in the same unit as the weights. Without
-    ``xlim`` the picture ends at the outermost weight.
+    `levels` maps a format's name to its values, in the same unit as the weights. Without
+    `xlim` the picture ends at the outermost weight.
     """
     flat = np.asarray(weights, np.float64).reshape(-1)
     refuse_empty(flat, "weights")
     if not np.isfinite(flat).all():
         raise LessonkitError(
-            "cannot draw weights that are NaN or infinite",
+            "Cannot draw weights that are NaN or infinite.",
             where=f"{int((~np.isfinite(flat)).sum()):,} of {flat.size:,} weights",
-            remedy="find out where they come from: a whole model has none",
+            remedy="Find out where they come from: a whole model has none.",
         )
     rows = dict(levels or {})
     low, high = xlim or (float(flat.min()), float(flat.max()))
@@ -166,14 +166,14 @@ def bar_table(
 ) -> Figure:
     """A table drawn as horizontal bars, each with its number written out.
 
-    ``write`` turns a value into text. Bars named in ``highlight`` are hatched and orange. A bar
+    `write` turns a value into text. Bars named in `highlight` are hatched and orange. A bar
     whose value is not finite is left out, and its number says why.
     """
     refuse_empty(labels, "labels")
     numbers = np.asarray(values, np.float64)
     if len(labels) != numbers.size:
         raise LessonkitError(
-            "every bar needs a label", where=f"{len(labels)} labels, {numbers.size} values"
+            "Every bar needs a label.", where=f"{len(labels)} labels, {numbers.size} values"
         )
     figure = new_figure(0.4 + 0.4 * len(labels) + 0.3 * bool(title) + 0.5 * log)
     axes = figure.add_subplot()

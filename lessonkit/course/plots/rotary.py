@@ -28,9 +28,9 @@ def rotary_layouts(head_size: int = 8) -> Figure:
     """
     if head_size % 2 or not 2 <= head_size <= 12:
         raise LessonkitError(
-            "a head of this size cannot be drawn",
+            "A head of this size cannot be drawn.",
             where=f"head_size={head_size}",
-            remedy="choose an even number from 2 to 12",
+            remedy="Choose an even number from 2 to 12.",
         )
     half = head_size // 2
     order = [*range(0, head_size, 2), *range(1, head_size, 2)]
@@ -58,7 +58,7 @@ def rotary_dials(frequencies: Sequence[float], tokens: Sequence[int]) -> Figure:
     `frequencies` are in radians a token. The hand begins at the right and turns anticlockwise.
     """
     if len(frequencies) == 0 or len(tokens) == 0:
-        raise LessonkitError("there is nothing to draw", where="frequencies or tokens is empty")
+        raise LessonkitError("There is nothing to draw.", where="frequencies or tokens is empty")
     figure = new_figure(0.7 + 1.16 * len(frequencies))
     axes = figure.add_subplot()
     for row, frequency in enumerate(frequencies):

@@ -81,7 +81,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 def refuse_empty(things: Sized, name: str) -> None:
     """Raise LessonkitError where there is nothing to draw."""
     if len(things) == 0:
-        raise LessonkitError("there is nothing to draw", where=f"{name} is empty")
+        raise LessonkitError("There is nothing to draw.", where=f"{name} is empty")
 
 
 def png_of(figure: Figure) -> bytes:
@@ -100,15 +100,15 @@ def png_of(figure: Figure) -> bytes:
 def show(figure: Figure, alt: str) -> None:
     """Show a figure in the notebook, with a text for those who cannot see it.
 
-    ``alt`` says what the picture shows and what to see in it, in a sentence or two. It is written
+    `alt` says what the picture shows and what to see in it, in a sentence or two. It is written
     into the notebook beside the picture. Raises LessonkitError if it is missing or too short.
     """
     text = " ".join(str(alt or "").split())
     if len(text) < _SHORTEST_ALT:
         raise LessonkitError(
-            f"a figure needs an alternative text of at least {_SHORTEST_ALT} characters",
+            f"A figure needs an alternative text of at least {_SHORTEST_ALT} characters.",
             where=f"alt={alt!r}",
-            remedy="say in a sentence what the picture shows and what to see in it",
+            remedy="Say in a sentence what the picture shows and what to see in it.",
         )
     width = round(figure.get_figwidth() * 96)  # a CSS inch has 96 pixels, whatever the PNG has
     show_bundle(

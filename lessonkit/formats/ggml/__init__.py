@@ -31,15 +31,15 @@ def block_format(name: str) -> BlockFormat:
 
 
 def encode(values: np.ndarray, name: str, importance: np.ndarray | None = None) -> np.ndarray:
-    """Encode float32 [rows, columns] as uint8 [rows, bytes]: :meth:`BlockFormat.encode`."""
+    """Encode float32 [rows, columns] as uint8 [rows, bytes]: `BlockFormat.encode`."""
     return block_format(name).encode(values, importance)
 
 
 def decode(data: np.ndarray, name: str) -> np.ndarray:
-    """Decode uint8 [rows, bytes] as float32 [rows, columns]: :meth:`BlockFormat.decode`."""
+    """Decode uint8 [rows, bytes] as float32 [rows, columns]: `BlockFormat.decode`."""
     return block_format(name).decode(data)
 
 
 def row_bytes(columns: int, name: str) -> int:
-    """How many bytes a row takes: :meth:`BlockFormat.row_bytes`."""
+    """How many bytes a row takes: `BlockFormat.row_bytes`."""
     return block_format(name).row_bytes(columns)

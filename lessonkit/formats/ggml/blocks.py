@@ -1,8 +1,8 @@
 """What every block format of GGUF has in common: rows of blocks, worked on in pieces.
 
-A row of a weight matrix is cut into blocks of 32 or 256 values. A block of ``n`` bytes holds
+A row of a weight matrix is cut into blocks of 32 or 256 values. A block of `n` bytes holds
 the codes of its values and the scales they share; a row of a file is its blocks, one after
-another, and nothing else. Each format is one subclass of :class:`BlockFormat`.
+another, and nothing else. Each format is one subclass of `BlockFormat`.
 
 Work proceeds in pieces of whole rows or blocks that fit a core's cache, so temporaries stay
 small whatever the tensor's size. The pieces are shared out over threads: numpy lets go of
@@ -29,7 +29,7 @@ class BlockFormat(ABC):
     Attributes
     ----------
     name, number:
-        Its name and number in ggml's ``enum ggml_type`` (``ggml.h``).
+        Its name and number in ggml's `enum ggml_type` (`ggml.h`).
     values:
         How many values a block holds.
     layout:
@@ -74,7 +74,7 @@ class BlockFormat(ABC):
     def encode(self, values: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
         """Encode float32 [rows, columns] as uint8 [rows, row_bytes].
 
-        ``importance``, float32 [columns], weighs the squared error of each column: the mean
+        `importance`, float32 [columns], weighs the squared error of each column: the mean
         square of what the column is multiplied with ("imatrix").
 
         Raises LessonkitError for other shapes or dtypes, for NaN and infinity, and for
@@ -139,15 +139,15 @@ class BlockFormat(ABC):
 
     @abstractmethod
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """Encode finite float32 [rows, columns] as blocks, ``layout`` [rows * columns / values]."""
+        """Encode finite float32 [rows, columns] as blocks, `layout` [rows * columns / values]."""
 
     @abstractmethod
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """Decode blocks, ``layout`` [n], as float32 [n, values]."""
+        """Decode blocks, `layout` [n], as float32 [n, values]."""
 
 
 def by_element(x: np.ndarray, size: int) -> np.ndarray:
-    """Lay out values as [size, groups]: row i holds value i of every group of ``size`` values.
+    """Lay out values as [size, groups]: row i holds value i of every group of `size` values.
 
     Every search works on all groups at once, one value of each at a time: then numpy's
     operations run over long rows, and sums are added in the order of the values.
@@ -156,7 +156,7 @@ def by_element(x: np.ndarray, size: int) -> np.ndarray:
 
 
 def by_group(codes: np.ndarray) -> np.ndarray:
-    """Undo :func:`by_element` for codes: [size, groups] to uint8 [groups, size]."""
+    """Undo `by_element` for codes: [size, groups] to uint8 [groups, size]."""
     return np.ascontiguousarray(codes.astype(np.uint8, copy=False).T)
 
 
@@ -173,7 +173,7 @@ def ordered_sum(x: np.ndarray) -> np.ndarray:
 
 
 def mean_squares(x: np.ndarray, size: int) -> np.ndarray:
-    """Return the mean of x^2 of each group of ``size`` values, summed in order: [groups]."""
+    """Return the mean of x^2 of each group of `size` values, summed in order: [groups]."""
     return ordered_sum(by_element(x * x, size)) / np.float32(size)
 
 
@@ -186,9 +186,9 @@ def importance_by_element(xs: np.ndarray, importance: np.ndarray) -> np.ndarray:
 def importance_weights(
     xs: np.ndarray, importance: np.ndarray, mean_square: np.ndarray
 ) -> np.ndarray:
-    """Return ``importance * sqrt(mean_square + x^2)``, the weight of each squared error.
+    """Return `importance * sqrt(mean_square + x^2)`, the weight of each squared error.
 
-    ``xs`` is a by-element layout [size, groups] of whole rows; ``mean_square`` is [groups].
+    `xs` is a by-element layout [size, groups] of whole rows; `mean_square` is [groups].
     """
     weights = xs * xs
     weights += mean_square
@@ -198,9 +198,9 @@ def importance_weights(
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Put codes of ``bits`` bits side by side: [..., count, width] to bytes [..., width].
+    """Put codes of `bits` bits side by side: [..., count, width] to bytes [..., width].
 
-    Byte j holds the code j of each of the ``count`` runs, the first in its lowest bits.
+    Byte j holds the code j of each of the `count` runs, the first in its lowest bits.
     """
     out = codes[..., 0, :].copy()
     for i in range(1, codes.shape[-2]):
@@ -209,7 +209,7 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 
 def unpack(data: np.ndarray, bits: int) -> np.ndarray:
-    """Undo :func:`pack`: bytes [..., width] to uint8 [..., 8 / bits, width]."""
+    """Undo `pack`: bytes [..., width] to uint8 [..., 8 / bits, width]."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     return (data[..., None, :] >> shifts) & np.uint8((1 << bits) - 1)
 
@@ -254,7 +254,7 @@ def _threads() -> int:
 
 
 def _share_out(work: Callable[[int, int], None], size: int, step: int) -> None:
-    """Do ``work(start, stop)`` for pieces of ``range(size)``, several at a time."""
+    """Do `work(start, stop)` for pieces of `range(size)`, several at a time."""
 
     def one(start: int) -> None:
         # Each thread has an error state of its own. Divisions by zero are expected, and are

@@ -3,8 +3,8 @@
 IQ4_NL scales a block of 32 by a float16. IQ4_XS scales a super-block of 256 by a float16,
 and each of its eight blocks of 32 by a six-bit number too.
 
-Levels and layouts: ``ggml-common.h``. Arithmetic: ``quantize_row_iq4_nl_impl`` in
-``ggml-quants.c``.
+Levels and layouts: `ggml-common.h`. Arithmetic: `quantize_row_iq4_nl_impl` in
+`ggml-quants.c`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class IQ4NL(_IQ4):
     layout = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         scale = self.scales(x, importance)
         out = np.empty(len(scale), dtype=self.layout)
         out["d"] = scale
@@ -92,7 +92,7 @@ class IQ4NL(_IQ4):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         codes = unpack(blocks["qs"], 4).reshape(-1, BLOCK)
         return blocks["d"].astype(np.float32)[:, None] * LEVELS[codes]
 
@@ -104,7 +104,7 @@ class IQ4XS(_IQ4):
     layout = np.dtype([("d", "<f2"), ("high", "<u2"), ("low", "u1", 4), ("qs", "u1", 128)])
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`. Here the values' codes follow the float32 d."""
+        """See `BlockFormat.encode_blocks`. Here the values' codes follow the float32 d."""
         scales = by_element(self.scales(x, importance), 8)
         out = np.empty(scales.shape[1], dtype=self.layout)
         d = -signed_largest(scales) / F(32)
@@ -122,7 +122,7 @@ class IQ4XS(_IQ4):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         low = unpack(blocks["low"], 4).swapaxes(1, 2).reshape(-1, 8)
         high = (blocks["high"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16)) & 3
         scales = (low | (high << 4)).astype(np.float32) - F(32)

@@ -5,8 +5,8 @@ A sub-block of 16 or 32 values has a scale of its own, and in Q2_K, Q4_K and Q5_
 scale them by. The values' codes are then rounded again, with the scales as stored; where a
 stored scale is 0, the codes of the search stay.
 
-Layouts: ``ggml-common.h``. Arithmetic: ``quantize_row_q*_K_ref`` (without importance) and
-``quantize_row_q*_K_impl`` (with it) in ``ggml-quants.c``.
+Layouts: `ggml-common.h`. Arithmetic: `quantize_row_q*_K_ref` (without importance) and
+`quantize_row_q*_K_impl` (with it) in `ggml-quants.c`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SUPER = 256
 
 
 class KQuant(BlockFormat):
-    """What the K-quants share: super-blocks of 256 values, in sub-blocks of ``sub``."""
+    """What the K-quants share: super-blocks of 256 values, in sub-blocks of `sub`."""
 
     values = SUPER
     sub: ClassVar[int]
@@ -57,7 +57,7 @@ class KQuant(BlockFormat):
 
 
 class OffsetKQuant(KQuant):
-    """``x = d * scale * code - dmin * min`` with codes up to ``top``."""
+    """`x = d * scale * code - dmin * min` with codes up to `top`."""
 
     top: ClassVar[int]
     scale_top: ClassVar[int]
@@ -74,10 +74,10 @@ class OffsetKQuant(KQuant):
 
     @abstractmethod
     def unpack_scales(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Undo :meth:`pack_scales`."""
+        """Undo `pack_scales`."""
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         xs = by_element(x, self.sub)
         out = np.empty(x.size // SUPER, dtype=self.layout)
         if importance is None:
@@ -98,7 +98,7 @@ class OffsetKQuant(KQuant):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         step, low = self.steps(blocks)
         codes = self.load_codes(blocks).reshape(*step.shape, self.sub)
         return (step[..., None] * codes - low[..., None]).reshape(-1, SUPER)
@@ -127,7 +127,7 @@ class Q2K(OffsetKQuant):
     factor = 1
 
     def plain_weights(self, xs: np.ndarray) -> np.ndarray:
-        """``|x|``."""
+        """`|x|`."""
         return np.abs(xs)
 
     def pack_scales(self, scales: np.ndarray, mins: np.ndarray) -> np.ndarray:
@@ -135,7 +135,7 @@ class Q2K(OffsetKQuant):
         return scales | (mins << 4)
 
     def unpack_scales(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :meth:`pack_scales`."""
+        """See `pack_scales`."""
         return packed & 15, packed >> 4
 
     def store_codes(self, blocks: np.ndarray, codes: np.ndarray) -> None:
@@ -143,7 +143,7 @@ class Q2K(OffsetKQuant):
         blocks["qs"] = pack(codes.reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
 
     def load_codes(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`store_codes`."""
+        """See `store_codes`."""
         return unpack(blocks["qs"].reshape(-1, 2, 32), 2).reshape(-1, SUPER)
 
 
@@ -153,7 +153,7 @@ class _SixBitScales(OffsetKQuant):
     sub, scale_top = 32, 63
 
     def plain_weights(self, xs: np.ndarray) -> np.ndarray:
-        """``sqrt(mean x^2 of the sub-block) + |x|``."""
+        """`sqrt(mean x^2 of the sub-block) + |x|`."""
         root: np.ndarray = np.sqrt(ordered_sum(xs * xs) / F(self.sub))
         return root + np.abs(xs)
 
@@ -173,7 +173,7 @@ class _SixBitScales(OffsetKQuant):
         return np.concatenate((*early, late), axis=1)
 
     def unpack_scales(self, packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See :meth:`pack_scales`."""
+        """See `pack_scales`."""
         late = packed[:, 8:]
         scales = (packed[:, :4] & 63, (late & 15) | (packed[:, :4] >> 6 << 4))
         mins = (packed[:, 4:8] & 63, (late >> 4) | (packed[:, 4:8] >> 6 << 4))
@@ -184,7 +184,7 @@ class _SixBitScales(OffsetKQuant):
         blocks["qs"] = pack((codes & 15).reshape(-1, 4, 2, 32), 4).reshape(-1, 128)
 
     def load_codes(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`store_codes`."""
+        """See `store_codes`."""
         return unpack(blocks["qs"].reshape(-1, 4, 32), 4).reshape(-1, SUPER)
 
 
@@ -215,13 +215,13 @@ class Q5K(_SixBitScales):
         blocks["qh"] = pack((codes >> 4).reshape(-1, 8, 32), 1)
 
     def load_codes(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`store_codes`."""
+        """See `store_codes`."""
         high = unpack(blocks["qh"], 1).reshape(-1, SUPER)
         return super().load_codes(blocks) | (high << 4)
 
 
 class SymmetricKQuant(KQuant):
-    """``x = d * scale * (code - half)``, 16 sub-blocks of 16."""
+    """`x = d * scale * (code - half)`, 16 sub-blocks of 16."""
 
     sub = 16
     half: ClassVar[int]
@@ -243,7 +243,7 @@ class SymmetricKQuant(KQuant):
         self.store_codes(blocks, by_group(codes).reshape(-1, SUPER))
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         codes = self.load_codes(blocks).astype(np.int8) - np.int8(self.half)
         step = self.steps(blocks)
         return (step[..., None] * codes.reshape(*step.shape, self.sub)).reshape(-1, SUPER)
@@ -256,7 +256,7 @@ class Q3K(SymmetricKQuant):
     layout = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         xs = by_element(x, self.sub)
         out = np.empty(x.size // SUPER, dtype=self.layout)
         if importance is None:
@@ -290,7 +290,7 @@ class Q3K(SymmetricKQuant):
         blocks["hmask"] = pack((codes >> 2).reshape(-1, 8, 32), 1)
 
     def load_codes(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`store_codes`."""
+        """See `store_codes`."""
         low = unpack(blocks["qs"].reshape(-1, 2, 32), 2).reshape(-1, SUPER)
         return low | (unpack(blocks["hmask"], 1).reshape(-1, SUPER) << 2)
 
@@ -302,7 +302,7 @@ class Q6K(SymmetricKQuant):
     layout = np.dtype([("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), ("d", "<f2")])
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`. The importance alone is the weight."""
+        """See `BlockFormat.encode_blocks`. The importance alone is the weight."""
         xs = by_element(x, self.sub)
         out = np.empty(x.size // SUPER, dtype=self.layout)
         weights = None if importance is None else importance_by_element(xs, importance)
@@ -322,15 +322,15 @@ class Q6K(SymmetricKQuant):
         return scales
 
     def store_codes(self, blocks: np.ndarray, codes: np.ndarray) -> None:
-        """In each half of 128, ``ql``: byte j holds the low four bits of values j and j + 64.
+        """In each half of 128, `ql`: byte j holds the low four bits of values j and j + 64.
 
-        ``qh``: byte j holds the upper two of values j, j + 32, j + 64 and j + 96.
+        `qh`: byte j holds the upper two of values j, j + 32, j + 64 and j + 96.
         """
         blocks["ql"] = pack((codes & 15).reshape(-1, 2, 2, 64), 4).reshape(-1, 128)
         blocks["qh"] = pack((codes >> 4).reshape(-1, 2, 4, 32), 2).reshape(-1, 64)
 
     def load_codes(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`store_codes`."""
+        """See `store_codes`."""
         low = unpack(blocks["ql"].reshape(-1, 2, 64), 4).reshape(-1, SUPER)
         high = unpack(blocks["qh"].reshape(-1, 2, 32), 2).reshape(-1, SUPER)
         return low | (high << 4)

@@ -3,8 +3,8 @@
 Without an importance matrix the scale is read off the block's extremes; the codes follow
 its float32 value, and the file holds it rounded to float16. With one, Q4_0 to Q5_1 search.
 
-Layouts: ``ggml-common.h``. Arithmetic: ``quantize_row_*_ref`` (without importance) and
-``quantize_row_*_impl`` (with it) in ``ggml-quants.c``.
+Layouts: `ggml-common.h`. Arithmetic: `quantize_row_*_ref` (without importance) and
+`quantize_row_*_impl` (with it) in `ggml-quants.c`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _HalfBytes(_Legacy):
     top: ClassVar[int]
 
     def store_codes(self, blocks: np.ndarray, codes: np.ndarray) -> None:
-        """Store codes in the layout of :func:`_by_fours`, uint32 [8, n], four in each."""
+        """Store codes in the layout of `_by_fours`, uint32 [8, n], four in each."""
         low = codes & np.uint32(0x0F0F0F0F) if self.top > 15 else codes
         blocks["qs"] = _bytes(low[:4] | (low[4:] << np.uint32(4)))
         if self.top > 15:
@@ -61,10 +61,10 @@ class _HalfBytes(_Legacy):
 
 
 class _Symmetric(_HalfBytes):
-    """``x = d * (code - half)``. The value of largest magnitude gets code 0."""
+    """`x = d * (code - half)`. The value of largest magnitude gets code 0."""
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         out = np.empty(x.size // BLOCK, dtype=self.layout)
         half = (self.top + 1) // 2
         if importance is None:
@@ -79,16 +79,16 @@ class _Symmetric(_HalfBytes):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         codes = self.load_codes(blocks).view(np.int8) - np.int8((self.top + 1) // 2)
         return blocks["d"].astype(np.float32)[:, None] * codes
 
 
 class _Offset(_HalfBytes):
-    """``x = d * code + m``, m the block's minimum."""
+    """`x = d * code + m`, m the block's minimum."""
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         out = np.empty(x.size // BLOCK, dtype=self.layout)
         if importance is None:
             fours = _by_fours(x)
@@ -110,41 +110,41 @@ class _Offset(_HalfBytes):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         d, m = (blocks[field].astype(np.float32)[:, None] for field in ("d", "m"))
         return d * self.load_codes(blocks) + m
 
 
 class Q40(_Symmetric):
-    """Four bits a value, ``d = largest / -8``. 4.5 bits."""
+    """Four bits a value, `d = largest / -8`. 4.5 bits."""
 
     name, number, top = "Q4_0", 2, 15
     layout = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 
 
 class Q41(_Offset):
-    """Four bits a value, ``d = (max - min) / 15``. 5 bits."""
+    """Four bits a value, `d = (max - min) / 15`. 5 bits."""
 
     name, number, top = "Q4_1", 3, 15
     layout = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
 
 
 class Q50(_Symmetric):
-    """Five bits a value, ``d = largest / -16``; bit j of ``qh`` is value j's fifth. 5.5 bits."""
+    """Five bits a value, `d = largest / -16`; bit j of `qh` is value j's fifth. 5.5 bits."""
 
     name, number, top = "Q5_0", 6, 31
     layout = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
 
 
 class Q51(_Offset):
-    """Five bits a value, ``d = (max - min) / 31``. 6 bits."""
+    """Five bits a value, `d = (max - min) / 31`. 6 bits."""
 
     name, number, top = "Q5_1", 7, 31
     layout = np.dtype([("d", "<f2"), ("m", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
 
 
 class Q80(_Legacy):
-    """``x = d * code``, codes -127 to 127, rounded half away from zero. 8.5 bits."""
+    """`x = d * code`, codes -127 to 127, rounded half away from zero. 8.5 bits."""
 
     name, number = "Q8_0", 8
     layout = np.dtype([("d", "<f2"), ("qs", "i1", BLOCK)])
@@ -152,7 +152,7 @@ class Q80(_Legacy):
     scale_shows_faults = True
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         out = np.empty(x.size // BLOCK, dtype=self.layout)
         fours = _by_fours(x)
         d = _largest_magnitude(fours) / F(127)
@@ -167,14 +167,14 @@ class Q80(_Legacy):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         return blocks["d"].astype(np.float32)[:, None] * blocks["qs"]
 
 
 class MXFP4(_Legacy):
     """E2M1 codes (0 to 6 and their negatives), scale a power of two in a byte. 4.25 bits.
 
-    The scale is ``2^(floor(log2(largest)) - 2)``: what is above 6 times it is cut to 6.
+    The scale is `2^(floor(log2(largest)) - 2)`: what is above 6 times it is cut to 6.
     The logarithm is a float32, so it is one too high just below some powers of two.
     """
 
@@ -186,7 +186,7 @@ class MXFP4(_Legacy):
     _LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], dtype=np.float32)
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
-        """See :meth:`BlockFormat.encode_blocks`."""
+        """See `BlockFormat.encode_blocks`."""
         out = np.empty(x.size // BLOCK, dtype=self.layout)
         fours = _by_fours(x)
         largest = _largest_magnitude(fours)
@@ -208,7 +208,7 @@ class MXFP4(_Legacy):
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
-        """See :meth:`BlockFormat.decode_blocks`."""
+        """See `BlockFormat.decode_blocks`."""
         codes = unpack(blocks["qs"], 4).reshape(-1, BLOCK)
         return _half_scale(blocks["e"])[:, None] * self._LEVELS[codes]
 
@@ -224,7 +224,7 @@ def _half_scale(exponent: np.ndarray) -> np.ndarray:
 def _by_fours(x: np.ndarray) -> np.ndarray:
     """Lay out blocks as [8, 4 n]: row i holds values 4i to 4i + 3 of every block.
 
-    As :func:`by_element`, but numpy moves 16 bytes at a time, which is several times faster;
+    As `by_element`, but numpy moves 16 bytes at a time, which is several times faster;
     and four codes of a byte each lie together, a 32-bit number.
     """
     sixteen_bytes = x.reshape(-1, BLOCK).view(np.complex128)
@@ -232,7 +232,7 @@ def _by_fours(x: np.ndarray) -> np.ndarray:
 
 
 def _bytes(fours: np.ndarray) -> np.ndarray:
-    """Undo :func:`_by_fours` for codes: uint32 [k, n] to uint8 [n, 4 k]."""
+    """Undo `_by_fours` for codes: uint32 [k, n] to uint8 [n, 4 k]."""
     return np.ascontiguousarray(fours.T).view(np.uint8)
 
 
@@ -264,7 +264,7 @@ def _inverse(d: np.ndarray, when_infinite: float = np.inf) -> np.ndarray:
 
 
 def _truncated(fours: np.ndarray, d: np.ndarray, plus: np.float32, top: int) -> np.ndarray:
-    """Return codes trunc(x / d + plus), at most top, as uint32 [8, n]; changes ``fours``."""
+    """Return codes trunc(x / d + plus), at most top, as uint32 [8, n]; changes `fours`."""
     inverse = _inverse(d)
     fours *= np.repeat(inverse, 4)
     fours += plus

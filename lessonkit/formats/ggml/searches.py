@@ -2,13 +2,13 @@
 
 A group's codes follow from its scale, and its best scale from its codes. Each search tries
 several scales, rounds the values to codes, fits the scale to them by weighted least squares
-and keeps what loses least. The names are those of ``ggml-quants.c``, less ``make_`` and
-``_quants``; with the same order of float32 operations the bytes are those of a build
+and keeps what loses least. The names are those of `ggml-quants.c`, less `make_` and
+`_quants`; with the same order of float32 operations the bytes are those of a build
 without fused multiply-add.
 
 All arrays are float32 [values, groups] or [groups]; see
-:func:`lessonkit.formats.ggml.blocks.by_element`. Divisions by zero are expected: call them
-under ``np.errstate(all="ignore")``.
+`lessonkit.formats.ggml.blocks.by_element`. Divisions by zero are expected: call them
+under `np.errstate(all="ignore")`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REACH = F(4194303.0)  # nearest() rounds what lies within
 
 
 def nearest(x: np.ndarray) -> np.ndarray:
-    """Round half to even, to int32, and give what ggml's ``nearest_int`` gives beyond 2^22.
+    """Round half to even, to int32, and give what ggml's `nearest_int` gives beyond 2^22.
 
     There, and for NaN and infinity, its bits mean something else; but files depend on it.
     """
@@ -63,10 +63,10 @@ def smallest(x: np.ndarray) -> np.ndarray:
 def qx(
     x: np.ndarray, half: int, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric codes: ``x ~ scale * (code - half)``, 0 <= code < 2 * half.
+    """Symmetric codes: `x ~ scale * (code - half)`, 0 <= code < 2 * half.
 
-    Tries ``-(half + 0.1 k) / largest`` for k = 0, then -9 to 9, weighing squared errors by
-    ``weights``, else by x^2. Returns the scales and the codes, uint8; groups below TINY have
+    Tries `-(half + 0.1 k) / largest` for k = 0, then -9 to 9, weighing squared errors by
+    `weights`, else by x^2. Returns the scales and the codes, uint8; groups below TINY have
     scale 0 and codes 0.
     """
     largest = signed_largest(x)
@@ -116,13 +116,13 @@ def qkx(
     steps: int,
     absolute: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes with an offset: ``x ~ scale * code - below``, 0 <= code <= top, below >= 0.
+    """Codes with an offset: `x ~ scale * code - below`, 0 <= code <= top, below >= 0.
 
     ggml's qkx2 and qkx3, which differ in nothing that shows. Tries the inverse scales
-    ``(first + step * k + top) / (max - min)`` for k = 0 to ``steps``, both included. A try
-    that is kept replaces ``min``, too, so that later tries start from it.
+    `(first + step * k + top) / (max - min)` for k = 0 to `steps`, both included. A try
+    that is kept replaces `min`, too, so that later tries start from it.
 
-    Errors are squared, or ``absolute``. Returns scales, belows and codes (uint8); a group
+    Errors are squared, or `absolute`. Returns scales, belows and codes (uint8); a group
     of one value has scale 0 and codes 0.
     """
     lowest, high = smallest(x), np.maximum.reduce(x, axis=0)
@@ -191,9 +191,9 @@ def qkx(
 
 
 def q3(x: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric codes as :func:`qx` has them, found by changing one code at a time.
+    """Symmetric codes as `qx` has them, found by changing one code at a time.
 
-    Starts from ``-half / largest``; errors are weighed by x^2.
+    Starts from `-half / largest`; errors are weighed by x^2.
     """
     largest = signed_largest(x)
     zero = np.abs(largest) < TINY
@@ -214,9 +214,9 @@ def q3(x: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def qp(x: np.ndarray, top: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positive codes: ``x ~ scale * code``, 0 <= code <= top; for scales of scales.
+    """Positive codes: `x ~ scale * code`, 0 <= code <= top; for scales of scales.
 
-    Tries ``(0.1 k + top) / max`` for k = 0, then -4 to 4, then changes one code at a time.
+    Tries `(0.1 k + top) / max` for k = 0, then -4 to 4, then changes one code at a time.
     Returns scales and codes, uint8. A negative x gets what ggml gives it, a code that wraps
     round: such scales are very rare.
     """
@@ -267,7 +267,7 @@ def _one_at_a_time(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Change one code after another where the scale then fits better, in at most five sweeps.
 
-    Changes ``codes``; returns the new sums w x code and w code^2. A group without a change
+    Changes `codes`; returns the new sums w x code and w code^2. A group without a change
     stays as it is from then on, so later sweeps leave it out.
     """
     wx = w * x

@@ -176,7 +176,7 @@ def test_a_function_that_fails_late_is_still_wrong(capsys: pytest.CaptureFixture
 
 
 def test_unknown_names_are_told() -> None:
-    with pytest.raises(LessonkitError, match=r"did you mean spacing"):
+    with pytest.raises(LessonkitError, match=r"Did you mean spacing"):
         attempt("spacng", None)
 
 
