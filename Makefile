@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 GPTQ_TRIED := $(VENV)/.gptq-tried
 # An environment of its own for the last transformers that has a converter for Meta's files.
 CONVERTER := .interop/transformers-4.47.1
+# llama.cpp's quantiser, built from the source package that the script names.
+GGML := .interop/ggml
 CODE := lessonkit tools tests benchmarks data/build notebooks conftest.py
 
 # Which Python makes the environment; found below unless given: make lab PYTHON=python3.12
@@ -29,7 +31,7 @@ help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
-	@echo 'make interop    compare conversions with transformers 4.47.1, in an environment of its own'
+	@echo 'make interop    compare with transformers 4.47.1 and llama.cpp, in environments of their own'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
@@ -55,8 +57,9 @@ test: lint
 portable: set-up
 	$(PY) -m tools.portable --workers $(WORKERS) $(SETTINGS)
 
-interop: set-up $(CONVERTER)/.ready
-	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5
+interop: set-up $(CONVERTER)/.ready $(GGML)/.ready
+	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
+	    --ignore=tests/interop/test_perplexity.py
 
 lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))
@@ -133,6 +136,10 @@ ifneq ($(TORCH),)
 	    "$$(grep '^torch==' $<)"
 endif
 	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check -r $<
+	@touch $@
+
+$(GGML)/.ready: tests/interop/ggml_library.py | $(PY)
+	$(PY) tests/interop/ggml_library.py $(GGML)
 	@touch $@
 
 # Tried once for each lock, so that nothing is fetched later; `make gptq` tries again.

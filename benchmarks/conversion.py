@@ -172,6 +172,8 @@ def main() -> None:
     tokenizer = options.tokenizer or (real and Path(real) / "tinyllama" / "tokenizer.model")
     if not tokenizer and not options.source:
         parser.error("name a SentencePiece model with 32,000 pieces: --tokenizer FILE")
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         size = 2 * sum(math.prod(shape.shape_of(pair)) for pair in pairs(shape.layers))
         check_space(folder, 2 * size)

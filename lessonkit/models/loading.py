@@ -157,9 +157,18 @@ def _require_all_tensors(folder: ModelFolder, report: dict[str, Any]) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No bars and no warnings from transformers: what matters is raised as an error above."""
+    """No bars and no warnings from transformers: what matters is raised as an error above.
+
+    Nor from bitsandbytes, which is imported here for a 4-bit model: it recommends a package of
+    kernels that the course can do without.
+    """
+    import logging as python_logging
+
     from transformers.utils import logging
 
+    advisor = python_logging.getLogger("bitsandbytes")
+    its_level = advisor.level
+    advisor.setLevel(python_logging.ERROR)
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -168,6 +177,7 @@ def _silence() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        advisor.setLevel(its_level)
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

@@ -340,3 +340,16 @@ def test_a_gguf_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
     assert main(["info", str(tmp_path / "model.gguf")]) == 2
     assert "This is a GGUF file" in capsys.readouterr().err
+
+
+def test_four_bits_load_without_a_word(tmp_path: Path) -> None:
+    """In a fresh interpreter: bitsandbytes has its say when it is imported."""
+    model = make_tiny_llama(tmp_path / "tiny")
+    assert main(["nf4", str(model), str(tmp_path / "nf4")]) == 0
+    (tmp_path / "text.txt").write_text("The lighthouse of Port Amber was built in 1842. " * 40)
+    done = subprocess.run(
+        [sys.executable, "-m", "lessonkit.cli", "perplexity", str(tmp_path / "nf4"),
+         "--text", str(tmp_path / "text.txt"), "--window", "32", "--max-windows", "2"],
+        capture_output=True, text=True, env=ENVIRONMENT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""

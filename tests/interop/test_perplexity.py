@@ -1,7 +1,7 @@
 """Perplexities against the tools whose protocols they follow: llama-perplexity and lm-eval.
 
-`make interop` builds both, and lets nothing be skipped. Elsewhere these tests are skipped where a
-tool is missing, and say so.
+Each test is skipped, and says so, where its tool is not below `.interop`: they take minutes to build,
+so `make interop` leaves them out.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CHUNKS = 6
 
 needs_llama_cpp = pytest.mark.skipif(
     not PERPLEXITY.is_file() and not REQUIRED,
-    reason="not compared: llama-perplexity is not here (make interop)",
+    reason="not compared: llama-perplexity is not here",
 )
 needs_lm_eval = pytest.mark.skipif(
     not LM_EVAL.is_file() and not REQUIRED,
-    reason="not compared: lm-eval 0.4.13 is not here (make interop)",
+    reason="not compared: lm-eval 0.4.13 is not here",
 )
 
 
