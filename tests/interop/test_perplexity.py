@@ -1,7 +1,7 @@
 """Perplexities against the tools whose protocols they follow: llama-perplexity and lm-eval.
 
-Each test is skipped, and says so, where its tool is not below `.interop`: they take minutes to build,
-so `make interop` leaves them out.
+Each test is skipped, and says so, where its tool is not below `.interop`: they take minutes to
+build, so `make interop` leaves them out.
 """
 
 from __future__ import annotations
