@@ -1,7 +1,12 @@
 """The pictures of the course. Each function returns a figure; `show` puts it into the notebook."""
 
 from lessonkit.course.plots.checkpoints import file_strips, shard_cuts, shared_heads
-from lessonkit.course.plots.codebooks import error_against_bits, level_shares, levels_under_bell
+from lessonkit.course.plots.codebooks import (
+    error_against_bits,
+    level_shares,
+    levels_under_bell,
+    recall_against_bits,
+)
 from lessonkit.course.plots.journey import journey_map
 from lessonkit.course.plots.numbers import (
     bar_table,
@@ -22,6 +27,7 @@ __all__ = [
     "level_shares",
     "levels_under_bell",
     "number_line",
+    "recall_against_bits",
     "rotary_dials",
     "rotary_layouts",
     "shard_cuts",

@@ -1,4 +1,4 @@
-"""Drawings for four-bit formats: their levels, how full these are, errors against bits."""
+"""Drawings for few-bit formats: levels, how full they are, error and recall against bits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lessonkit.course.plots.style import (
     refuse_empty,
 )
 
-__all__ = ["error_against_bits", "level_shares", "levels_under_bell"]
+__all__ = ["error_against_bits", "level_shares", "levels_under_bell", "recall_against_bits"]
 
 
 def levels_under_bell(levels: npt.ArrayLike) -> Figure:
@@ -85,6 +85,31 @@ def error_against_bits(
 
     `points` are words for the points of the first curve, a block size for example.
     """
+    figure = _against_bits(curves, points)
+    axes = figure.axes[0]
+    axes.set_ylabel("error in %")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def recall_against_bits(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Recall against bits a weight: name -> (bits, share from 0 to 1) for each point of a curve.
+
+    The bits shrink to the right, so that the loss looks like what it is: a cliff.
+    """
+    percents = {name: [(b, 100 * share) for b, share in curve] for name, curve in curves.items()}
+    figure = _against_bits(percents)
+    axes = figure.axes[0]
+    axes.set(ylim=(-4, 108), ylabel="recall in %")
+    axes.invert_xaxis()
+    axes.legend(loc="lower left")
+    return figure
+
+
+def _against_bits(
+    curves: Mapping[str, Sequence[tuple[float, float]]], points: Sequence[str] = ()
+) -> Figure:
+    """A line with markers for each name -> (bits, value), the first with words at its points."""
     refuse_empty(curves, "curves")
     figure = new_figure(4.2)
     axes = figure.add_subplot()
@@ -99,8 +124,7 @@ def error_against_bits(
         if index == 0:
             for word, at in zip(points, zip(bits, errors, strict=True), strict=False):
                 axes.annotate(word, at, (6, 6), textcoords="offset points", color=FAINT)
-    axes.set(xlabel="bits a weight", ylabel="error in %")
+    axes.set_xlabel("bits a weight")
     axes.margins(x=0.1, y=0.12)
     axes.grid(True)
-    axes.legend(loc="upper right")
     return figure

@@ -1,4 +1,4 @@
-"""The figures of the four-bit lesson: what is drawn, and whether its words lie clear."""
+"""The figures of few-bit formats: what is drawn, and whether its words lie clear."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lessonkit.course.plots import style as card
-from lessonkit.course.plots.codebooks import error_against_bits, level_shares, levels_under_bell
+from lessonkit.course.plots.codebooks import (
+    error_against_bits,
+    level_shares,
+    levels_under_bell,
+    recall_against_bits,
+)
 from lessonkit.errors import LessonkitError
 
 CURVES = {"NF4": [(5.0, 7.0), (4.5, 8.0), (4.25, 9.5)], "INT4": [(5.0, 9.0), (4.5, 10.0)]}
@@ -50,7 +55,23 @@ def test_curves_differ_in_more_than_colour() -> None:
     assert [text.get_text() for text in figure.axes[0].texts] == ["32", "64", "128"]
 
 
-@pytest.mark.parametrize("draw", [levels_under_bell, level_shares, error_against_bits])
+def test_recall_is_in_percent_and_bits_shrink_to_the_right() -> None:
+    figure = recall_against_bits({"blocks": [(8.5, 1.0), (2.5, 0.25)], "tensor": [(3.0, 0.5)]})
+    axes = figure.axes[0]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[8.5, 100.0], [2.5, 25.0]],
+        [[3.0, 50.0]],
+    ]
+    assert axes.get_ylabel() == "recall in %"
+    left, right = axes.get_xlim()
+    assert left > right
+    low, high = axes.get_ylim()
+    assert low < 0 and high > 100  # no marker is cut in half
+
+
+@pytest.mark.parametrize(
+    "draw", [levels_under_bell, level_shares, error_against_bits, recall_against_bits]
+)
 def test_nothing_to_draw_is_told(draw) -> None:
     with pytest.raises(LessonkitError, match="nothing to draw"):
         draw({} if draw is not levels_under_bell else [])
