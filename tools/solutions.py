@@ -10,11 +10,15 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import nbformat
 from nbformat import NotebookNode
 
+ROOT = Path(__file__).resolve().parent.parent
 ATTEMPT = "from lessonkit.course import exercises"
 
 
@@ -45,9 +49,19 @@ def solutions_notebook(lesson: str, title: str, setup: str) -> NotebookNode:
         written.update(parts)
         answer = exercise.name if exercise.asks_for_a_function else f"{exercise.name}()"
         call = f'exercises.attempt("{exercise.name}", {answer})'
-        source = "\n\n\n".join(filter(None, ["\n".join(new[0]), *new[1], call]))
+        source = styled("\n\n\n".join(filter(None, ["\n".join(new[0]), *new[1], call])))
         notebook.cells.append(nbformat.v4.new_code_cell(source, id=f"solution-{number}"))
     return notebook
+
+
+def styled(source: str) -> str:
+    """A cell in the style of all code here: imports sorted, laid out by ruff."""
+    for command in (["check", "--quiet", "--fix", "--select", "I", "-"], ["format", "-"]):
+        source = subprocess.run(
+            [sys.executable, "-m", "ruff", *command],
+            input=source, capture_output=True, text=True, check=True, cwd=ROOT,
+        ).stdout  # fmt: skip
+    return source.rstrip("\n")
 
 
 def needed_source(module: ModuleType, name: str) -> list[str]:
