@@ -65,8 +65,9 @@ def read_torch_header(path: str | os.PathLike[str]) -> TorchHeader:
                 if records[f"{prefix}data.pkl"].file_size > LARGEST_PICKLE:
                     _refuse("The pickle is absurdly large for a table of tensors.", path)
                 program = archive.read(f"{prefix}data.pkl")
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError) as error:
-            _refuse(f"The zip archive is damaged or cut off ({error}).", path)
+        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
+            reason = str(error) or "it ends too soon"
+            _refuse(f"The zip archive is damaged or cut off ({reason}).", path)
         stored = read_tensors(program, where=path)
         starts = {
             name: _record_start(file, records, f"{prefix}data/{tensor.key}", tensor, path)

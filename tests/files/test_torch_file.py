@@ -192,6 +192,19 @@ def test_other_archives_and_files(tmp_path: Path) -> None:
     assert "big-endian" in complaint(tmp_path / "big")
 
 
+def test_a_part_that_claims_to_be_longer_than_the_file(tmp_path: Path) -> None:
+    """zipfile's own error for it is an EOFError, without a word."""
+    path = tmp_path / "w.pth"
+    with path.open("wb") as file:
+        write_torch_file(file, [("a", "U8", np.ones(5, "u1"))])
+    raw = bytearray(path.read_bytes())
+    entry = raw.rindex(b"archive/data.pkl") - 46  # its entry in the directory at the end
+    raw[entry + 20 : entry + 28] = (1 << 20).to_bytes(4, "little") * 2  # both its sizes
+    path.write_bytes(raw)
+    with pytest.raises(LessonkitError, match="damaged or cut off"):
+        read_torch_header(path)
+
+
 @settings(max_examples=250, deadline=None)
 @given(data=st.data())
 def test_damaged_files_never_crash_and_never_read_beyond(
