@@ -27,6 +27,8 @@ from lessonkit.files.torch_pickle import (
 )
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# What zipfile raises for one.
+_BROKEN_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError)
 _ALIGNMENT = 64  # as torch: a mapped record can be used in place
 
 
@@ -65,7 +67,7 @@ def read_torch_header(path: str | os.PathLike[str]) -> TorchHeader:
                 if records[f"{prefix}data.pkl"].file_size > LARGEST_PICKLE:
                     _refuse("The pickle is absurdly large for a table of tensors.", path)
                 program = archive.read(f"{prefix}data.pkl")
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, EOFError) as error:
+        except _BROKEN_ARCHIVE as error:
             reason = str(error) or "it ends too soon"
             _refuse(f"The zip archive is damaged or cut off ({reason}).", path)
         stored = read_tensors(program, where=path)

@@ -2,7 +2,7 @@
 
 from lessonkit.quantize.gptq import Hessian, gptq
 from lessonkit.quantize.grids import AwqGrid, CodebookGrid, IntGrid, Q4_0Grid, round_to_nearest
-from lessonkit.quantize.int8 import Int8Rows, linear, quantize_rows
+from lessonkit.quantize.int8 import Int8Rows, integer_product, linear, quantize_rows
 from lessonkit.quantize.rtn import fake_quantize, linear_layers, quantized_model, relative_rms_error
 from lessonkit.quantize.schemes import Scheme, scheme
 
@@ -16,6 +16,7 @@ __all__ = [
     "Scheme",
     "fake_quantize",
     "gptq",
+    "integer_product",
     "linear",
     "linear_layers",
     "quantize_rows",
