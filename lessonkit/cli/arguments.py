@@ -50,6 +50,19 @@ def positive(text: str) -> int:
     return number
 
 
+def pattern_and_type(text: str) -> tuple[str, str]:
+    """`attn_v=q6_k` as a pattern and a type."""
+    pattern, equals, kind = text.rpartition("=")
+    if not (pattern and equals and kind):
+        raise argparse.ArgumentTypeError(f"{text} is not PATTERN=TYPE")
+    return pattern, kind.upper()
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [float(part) for part in text.split(",")]
+
+
 def told(out: str, certificate: Any) -> int:
     """Print what a conversion did and where; the exit status."""
     print(f"{certificate}\nwritten to {out}")

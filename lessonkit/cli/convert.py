@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from lessonkit.cli.arguments import Commands, add_command, add_force, path_of, positive, told
+from lessonkit.cli.arguments import (
+    Commands,
+    add_command,
+    add_force,
+    path_of,
+    pattern_and_type,
+    positive,
+    told,
+)
 
 
 def _to_hf(commands: Commands) -> None:
@@ -80,4 +88,81 @@ def _nf4(commands: Commands) -> None:
     add_force(command)
 
 
-COMMANDS = (_to_hf, _to_meta, _nf4)
+def _to_gguf(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.gguf import to_gguf
+
+        certificate = to_gguf(
+            path_of(options.source),
+            options.out,
+            outtype=options.outtype,
+            imatrix=options.imatrix,
+            tensor_types=options.tensor_type,
+            output_type=options.output_tensor_type,
+            embedding_type=options.token_embedding_type,
+            pure=options.pure,
+            force=options.force,
+        )
+        return told(options.out, certificate)
+
+    command = add_command(commands, "to-gguf", "to llama.cpp's form, quantised if asked", run)
+    command.add_argument("source", metavar="HF_DIR", help="a folder, or mini")
+    command.add_argument("out", metavar="OUT.gguf", help="the file to make")
+    command.add_argument(
+        "--outtype",
+        default="auto",
+        metavar="TYPE",
+        help="auto (change no matrix), f32, f16, bf16, or a mix such as q8_0 or q4_k_m",
+    )
+    command.add_argument("--imatrix", metavar="FILE", help="an importance matrix")
+    command.add_argument(
+        "--tensor-type",
+        action="append",
+        default=[],
+        type=pattern_and_type,
+        metavar="PATTERN=TYPE",
+        help="another type for some tensors; may be repeated",
+    )
+    command.add_argument("--output-tensor-type", type=str.upper, metavar="TYPE")
+    command.add_argument("--token-embedding-type", type=str.upper, metavar="TYPE")
+    command.add_argument("--pure", action="store_true", help="the mix's main type everywhere")
+    add_force(command)
+
+
+def _from_gguf(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.from_gguf import from_gguf
+
+        certificate = from_gguf(path_of(options.source), options.out, force=options.force)
+        return told(options.out, certificate)
+
+    command = add_command(commands, "from-gguf", "GGUF to Hugging Face's form", run)
+    command.add_argument("source", metavar="FILE.gguf")
+    command.add_argument("out", metavar="OUT", help="the folder to make")
+    add_force(command)
+
+
+def _imatrix(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.imatrix import collect_imatrix
+        from lessonkit.models import calibration_text, find_model, load
+
+        text = calibration_text(options.text, options.split, options.language)
+        model, tokenizer = load(find_model(options.model))
+        matrix = collect_imatrix(model, tokenizer, text, chunks=options.chunks)
+        matrix.save(options.out, force=options.force)
+        print(f"{len(matrix.sums)} weights, {matrix.chunks} chunks of {text!r}")
+        print(f"written to {options.out}")
+        return 0
+
+    command = add_command(commands, "imatrix", "which columns matter? for to-gguf", run)
+    command.add_argument("model", metavar="HF_DIR", help="a folder, a Hub id, or mini")
+    command.add_argument("text", metavar="TEXT", help="island, wikitext, or a file")
+    command.add_argument("out", metavar="OUT.gguf", help="the file to make")
+    command.add_argument("--split", choices=["calibration", "train"], default="calibration")
+    command.add_argument("--language", choices=["en", "zh"], default="en")
+    command.add_argument("--chunks", type=positive, metavar="N", help="of 512 tokens, at most")
+    add_force(command)
+
+
+COMMANDS = (_to_hf, _to_meta, _nf4, _to_gguf, _from_gguf, _imatrix)

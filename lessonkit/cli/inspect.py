@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from lessonkit.cli.arguments import Commands, add_command, add_force, not_negative, path_of
+from lessonkit.cli.arguments import (
+    Commands,
+    add_command,
+    add_force,
+    not_negative,
+    path_of,
+    positive,
+)
 
 
 def _info(commands: Commands) -> None:
@@ -80,4 +87,32 @@ def _compare(commands: Commands) -> None:
     )
 
 
-COMMANDS = (_info, _fetch, _verify, _compare)
+def _plan(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.plan import plan
+
+        print(plan(path_of(options.model), context=options.context))
+        return 0
+
+    command = add_command(commands, "plan", "how large in every form, and to run?", run)
+    command.add_argument("model", metavar="MODEL", help="a folder, a config.json, or mini")
+    command.add_argument("--context", type=positive, metavar="N", help="tokens in the cache")
+
+
+def _explain(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.explain import explain
+
+        found = explain(path_of(options.file), path_of(options.source), imatrix=options.imatrix)
+        print(found)
+        return 0 if found.ok else 1
+
+    command = add_command(
+        commands, "explain", "was a GGUF file made from this model, and how?", run
+    )
+    command.add_argument("file", metavar="FILE.gguf")
+    command.add_argument("--source", required=True, metavar="HF_DIR", help="a folder, or mini")
+    command.add_argument("--imatrix", metavar="FILE", help="the importance matrix, if there is one")
+
+
+COMMANDS = (_info, _fetch, _verify, _compare, _plan, _explain)

@@ -1,14 +1,44 @@
 """A checkpoint in, a checkpoint out, streamed, with a certificate."""
 
+from lessonkit.convert.adapter import Adapter, open_adapter
+from lessonkit.convert.adapter_gguf import adapter_to_gguf
+from lessonkit.convert.combine import combine_cat, combine_linear, dare, ties
+from lessonkit.convert.explain import explain
+from lessonkit.convert.from_gguf import from_gguf
+from lessonkit.convert.gguf import to_gguf
+from lessonkit.convert.gguf_mix import MIXES
+from lessonkit.convert.imatrix import ImportanceMatrix, collect_imatrix, read_imatrix
+from lessonkit.convert.lora import deltas, merge
+from lessonkit.convert.lora_math import add_dora, low_rank_delta
 from lessonkit.convert.meta import hf_to_meta, meta_to_hf
 from lessonkit.convert.nf4 import quantize_checkpoint
 from lessonkit.convert.open import open_model
+from lessonkit.convert.plan import plan
 from lessonkit.convert.verification import verify_model
 
 __all__ = [
+    "MIXES",
+    "ImportanceMatrix",
+    "collect_imatrix",
+    "explain",
+    "from_gguf",
+    "Adapter",
+    "adapter_to_gguf",
+    "add_dora",
+    "combine_cat",
+    "combine_linear",
+    "dare",
+    "deltas",
     "hf_to_meta",
+    "low_rank_delta",
+    "merge",
     "meta_to_hf",
+    "open_adapter",
     "open_model",
+    "plan",
     "quantize_checkpoint",
+    "read_imatrix",
+    "to_gguf",
+    "ties",
     "verify_model",
 ]

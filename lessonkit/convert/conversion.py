@@ -19,10 +19,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from lessonkit.files.atomic import atomic_folder, check_space
-from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, tensor_sha256
+from lessonkit.files.atomic import atomic_file, atomic_folder, check_space
+from lessonkit.files.certificate import (
+    CERTIFICATE_NAME,
+    CERTIFICATE_START,
+    Certificate,
+    certificate_beside,
+    tensor_sha256,
+)
 from lessonkit.files.checkpoint import TensorSource
 from lessonkit.files.dtypes import Array
 from lessonkit.files.safetensors import TensorInfo
@@ -89,6 +95,12 @@ class FolderPassage(Passage):
     folder: Path
 
 
+class FilePassage(Passage):
+    """A conversion to a single file."""
+
+    file: BinaryIO
+
+
 @contextmanager
 def to_checkpoint(
     source: TensorSource,
@@ -152,6 +164,40 @@ def to_folder(
             finally:
                 passage.close()
         (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
+
+
+@contextmanager
+def to_file(
+    source: TensorSource,
+    out: str | os.PathLike[str],
+    certificate: Certificate,
+    label: str,
+    *,
+    magic: bytes,
+    needed: int,
+    force: bool = False,
+    protect: Iterable[str | os.PathLike[str]] = (),
+) -> Iterator[FilePassage]:
+    """Convert into one file, which the caller writes; the certificate lies beside it.
+
+    `magic` are the file's first bytes, `needed` are the bytes of disk that it takes. Both files
+    appear when both are complete, the certificate last.
+    """
+    check_space(Path(out).absolute().parent, needed)
+    protect = [source.path, *source.weight_files, *protect]
+    beside = certificate_beside(out)
+    with (
+        atomic_file(beside, magic=CERTIFICATE_START, force=force) as last,
+        atomic_file(out, magic=magic, force=force, protect=protect) as file,
+        _bar(source, label) as bar,
+    ):
+        passage = FilePassage(source, certificate, bar, 1)
+        passage.file = file
+        try:
+            yield passage
+        finally:
+            passage.close()
+        last.write(certificate.to_bytes())
 
 
 def as_json(content: Any) -> bytes:

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from lessonkit.convert.gguf_model import GgufModel, is_gguf_model
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.meta_checkpoint import open_meta
 from lessonkit.convert.meta_folder import is_meta
 from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.checkpoint import TensorSource
-from lessonkit.files.dtypes import DTYPES
+from lessonkit.files.dtypes import storage
 from lessonkit.llama.shape import LlamaShape
 
 
@@ -43,6 +44,7 @@ class Form(NamedTuple):
 
 FORMS = (
     Form(is_meta, open_meta),
+    Form(is_gguf_model, GgufModel),
     Form(FourBitCheckpoint.recognises, FourBitCheckpoint),
     Form(lambda path: True, HfCheckpoint),  # or an error that says what is missing
 )
@@ -64,7 +66,7 @@ def overview(model: OpenModel) -> str:
     counts: dict[str, int] = {}
     for info in infos:
         counts[info.dtype] = counts.get(info.dtype, 0) + info.count
-    each = [f"{DTYPES[dtype].torch_name} ({count:,})" for dtype, count in counts.items()]
+    each = [f"{storage(dtype).torch_name} ({count:,})" for dtype, count in counts.items()]
     formats = ", ".join(each) if len(each) > 1 else each[0].split()[0] if each else "none"
     files = len(model.weight_files)
     lines = [

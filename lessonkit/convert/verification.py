@@ -16,7 +16,12 @@ from pathlib import Path
 
 from lessonkit.convert.open import OpenModel, open_model
 from lessonkit.errors import LessonkitError
-from lessonkit.files.certificate import CERTIFICATE_NAME, certificate_of, verify_tensors
+from lessonkit.files.certificate import (
+    CERTIFICATE_NAME,
+    certificate_beside,
+    certificate_of,
+    verify_tensors,
+)
 from lessonkit.files.integrity import (
     Finding,
     Report,
@@ -30,7 +35,7 @@ from lessonkit.progress import byte_bar
 
 CHECKSUMS = "checksums inside the files"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
-_WEIGHT_FILES = (".safetensors", ".bin", ".pth")
+_WEIGHT_FILES = (".safetensors", ".bin", ".pth", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Verification:
         lines: list[str] = []
         for source, findings in self.findings.items():
             wrong = [finding for finding in findings if finding.verdict != "ok"]
-            of_files = not source.endswith((CERTIFICATE_NAME, CHECKSUMS))
+            of_files = not source.endswith((CERTIFICATE_NAME, ".certificate.json", CHECKSUMS))
             kind = "files" if of_files else "tensors"
             lines.append(f"{source}: {len(findings) - len(wrong)} of {len(findings)} {kind} ok")
             lines += [f"  {finding}" for finding in wrong]
@@ -100,7 +105,7 @@ def verify_model(
             raise
         damaged = Finding(Path(error.where or path).name, "damaged", error.what)
         return Verification({**findings, "its own structure": (damaged,)})
-    certificate = None if checklist or only else certificate_of(model.weight_files[0].parent)
+    certificate = None if checklist else _certificate(model, only)
     if certificate is not None:
         verdicts = verify_tensors(model, certificate)
         findings[str(certificate)] = tuple(Finding(n, verdict) for n, verdict in verdicts.items())
@@ -115,6 +120,14 @@ def verify_model(
         findings[CHECKSUMS] = found
     names = tuple(file.name for file in unchecked)
     return Verification(findings, names, len(model.names()), _part(only))
+
+
+def _certificate(model: OpenModel, only: Path | None) -> Path | None:
+    """The folder's certificate, or that of a model in one file."""
+    beside = certificate_beside(model.weight_files[0])
+    if len(model.weight_files) == 1 and beside.is_file():
+        return beside
+    return None if only else certificate_of(model.weight_files[0].parent)
 
 
 def _by_own_checksums(model: OpenModel) -> tuple[Finding, ...]:

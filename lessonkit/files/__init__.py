@@ -3,6 +3,7 @@
 from lessonkit.files.atomic import atomic_file, atomic_folder
 from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, compare, verify_tensors
 from lessonkit.files.checkpoint import Checkpoint, TensorSource, open_checkpoint, read_json
+from lessonkit.files.gguf import GgufFile, open_gguf, read_gguf_header
 from lessonkit.files.integrity import file_digest, verify
 from lessonkit.files.safetensors import TensorInfo, read_header
 from lessonkit.files.torch_file import read_torch_header, write_torch_file
@@ -12,6 +13,7 @@ __all__ = [
     "CERTIFICATE_NAME",
     "Certificate",
     "Checkpoint",
+    "GgufFile",
     "TensorInfo",
     "TensorSource",
     "atomic_file",
@@ -19,6 +21,8 @@ __all__ = [
     "compare",
     "file_digest",
     "open_checkpoint",
+    "open_gguf",
+    "read_gguf_header",
     "read_header",
     "read_json",
     "read_torch_header",

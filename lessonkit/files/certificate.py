@@ -25,6 +25,8 @@ from lessonkit.files.difference import Difference, is_cast, measure, same_bytes
 from lessonkit.files.dtypes import FLOATS, Array, bytes_of
 from lessonkit.progress import byte_bar
 
+CERTIFICATE_START = b'{\n "lessonkit":'
+"""How a certificate's file begins."""
 IDENTICAL = "bit-identical"
 OTHER_WAY = "cast the other way"
 
@@ -277,3 +279,8 @@ def certificate_of(folder: str | os.PathLike[str]) -> Path | None:
     """The certificate in a folder, if there is one."""
     path = Path(folder) / CERTIFICATE_NAME
     return path if path.is_file() else None
+
+
+def certificate_beside(file: str | os.PathLike[str]) -> Path:
+    """Where the certificate of a single file lies: beside it, NAME.certificate.json."""
+    return Path(f"{os.fspath(file)}.certificate.json")

@@ -82,11 +82,31 @@ DTYPES: dict[str, DType] = {
     "I64": DType(np.dtype("<i8"), "int64"),
     "U64": DType(np.dtype("<u8"), "uint64"),
 }
+
+# GGUF's types that safetensors lacks: values and bytes of a block, from ggml's `ggml-common.h`.
+# A test holds the two numbers to those of the gguf package.
+BLOCKS: dict[str, DType] = {
+    name: _opaque(name.lower(), values, block)
+    for name, values, block in (
+        ("Q4_0", 32, 18), ("Q4_1", 32, 20), ("Q5_0", 32, 22), ("Q5_1", 32, 24),
+        ("Q8_0", 32, 34), ("Q8_1", 32, 40), ("Q2_K", 256, 84), ("Q3_K", 256, 110),
+        ("Q4_K", 256, 144), ("Q5_K", 256, 176), ("Q6_K", 256, 210), ("Q8_K", 256, 292),
+        ("IQ1_S", 256, 50), ("IQ1_M", 256, 56), ("IQ2_XXS", 256, 66), ("IQ2_XS", 256, 74),
+        ("IQ2_S", 256, 82), ("IQ3_XXS", 256, 98), ("IQ3_S", 256, 110), ("IQ4_NL", 32, 18),
+        ("IQ4_XS", 256, 136), ("TQ1_0", 256, 54), ("TQ2_0", 256, 66), ("MXFP4", 32, 17),
+        ("NVFP4", 64, 36), ("Q1_0", 128, 18), ("Q2_0", 64, 18),
+    )
+}  # fmt: skip
 _PIECE = 1 << 20
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 _OF_NUMPY = {dtype.bits: name for name, dtype in DTYPES.items() if dtype.native}
 _OF_TORCH = {dtype.torch_name: name for name, dtype in DTYPES.items()}
+
+
+def storage(name: str) -> DType:
+    """How values of a dtype lie on the disk: one of safetensors' (DTYPES) or GGUF's (BLOCKS)."""
+    return DTYPES[name] if name in DTYPES else BLOCKS[name]
 
 
 def parse_dtype(name: str) -> str:

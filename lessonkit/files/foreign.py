@@ -19,8 +19,8 @@ _KINDS: dict[tuple[bytes, ...], tuple[str, str]] = {
     ),
     (GGUF,): (
         "This is a GGUF file: llama.cpp's form",
-        "llama.cpp, Ollama and others run it as it is; "
-        "transformers reads it with from_pretrained(folder, gguf_file=NAME).",
+        "lessonkit info, compare and from-gguf read it; "
+        "llama.cpp, Ollama and others run it as it is.",
     ),
     _OLD_GGML: (
         "This is a file in a form that llama.cpp used before GGUF (2023)",

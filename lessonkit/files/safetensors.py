@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lessonkit.errors import LessonkitError
-from lessonkit.files.dtypes import DTYPES
+from lessonkit.files.dtypes import DTYPES, storage
 from lessonkit.files.foreign import refuse_foreign
 
 LARGEST_HEADER = 100_000_000  # bytes; the same limit as the safetensors library
@@ -43,7 +43,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """How many bytes they take."""
-        return DTYPES[self.dtype].nbytes(self.count)
+        return storage(self.dtype).nbytes(self.count)
 
 
 @dataclass(frozen=True)

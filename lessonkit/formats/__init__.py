@@ -41,6 +41,7 @@ from lessonkit.formats.floats import (
     table,
     ulp,
 )
+from lessonkit.formats.ggml import block_format
 from lessonkit.formats.integers import IntQuantized, quantize_absmax, quantize_zero_point
 from lessonkit.formats.microscaling import Microscaled, quantize_mxfp4, quantize_nvfp4
 from lessonkit.formats.packing import pack_awq, pack_gptq, unpack_awq, unpack_gptq
@@ -74,6 +75,7 @@ __all__ = [
     "as_float_tensor",
     "bits",
     "bits_per_weight",
+    "block_format",
     "decode",
     "dequantize_blockwise",
     "derive_nf4",

@@ -10,12 +10,15 @@ from lessonkit.llama.configs import (
 from lessonkit.llama.layout import Pair, halves_to_pairs, pairs, pairs_to_halves
 from lessonkit.llama.shape import LlamaShape, meta_mlp_width
 from lessonkit.llama.tokenizer import convert_tokenizer, count_tokens
+from lessonkit.llama.vocabulary import ExtendedVocabulary, extend_vocabulary
 
 __all__ = [
+    "ExtendedVocabulary",
     "LlamaShape",
     "Pair",
     "convert_tokenizer",
     "count_tokens",
+    "extend_vocabulary",
     "halves_to_pairs",
     "hf_config",
     "meta_mlp_width",

@@ -336,10 +336,39 @@ def test_compare_lists_only_what_is_beyond_and_knows_swapped_arguments(
     capsys.readouterr()
 
 
-def test_a_gguf_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gguf_there_and_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "mini"]) == 0
+    assert "Q4_K_M" in capsys.readouterr().out.upper()
+    assert main(["to-gguf", "mini", "mini.gguf"]) == 0
+    assert "bit-identical" in capsys.readouterr().out
+    assert main(["info", "mini.gguf"]) == 0
+    assert "form        gguf" in capsys.readouterr().out
+    assert main(["verify", "mini.gguf"]) == 0
+    assert main(["compare", "mini", "mini.gguf", "--allow-cast"]) == 0  # norms are kept in F32
+    assert main(["from-gguf", "mini.gguf", "back"]) == 0
+    assert main(["compare", "mini", "back", "--allow-cast"]) == 0
+    assert main(["to-gguf", "mini", "mini.gguf"]) == 2  # it is there already
+    command = ["to-gguf", "mini", "other.gguf", "--outtype", "q4_k_m"]
+    assert main([*command, "--tensor-type", "attn_k=q8_0"]) == 0
+    assert main(["info", "other.gguf", "--tensors"]) == 0
+    assert "Q8_0     128x256        model.layers.0.self_attn.k_proj" in capsys.readouterr().out
+    assert main(["to-gguf", "mini", "q.gguf", "--outtype", "q4_k_m"]) == 0
+    capsys.readouterr()
+    assert main(["explain", "q.gguf", "--source", "mini"]) == 0
+    assert "q4_k_m" in capsys.readouterr().out.lower()
+    raw = bytearray((tmp_path / "q.gguf").read_bytes())
+    raw[-200] ^= 1
+    (tmp_path / "q.gguf").write_bytes(raw)
+    assert main(["explain", "q.gguf", "--source", "mini"]) == 1
+
+
+def test_what_only_begins_like_gguf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
     assert main(["info", str(tmp_path / "model.gguf")]) == 2
-    assert "This is a GGUF file" in capsys.readouterr().err
+    assert "The file has the version 0" in capsys.readouterr().err
 
 
 def test_four_bits_load_without_a_word(tmp_path: Path) -> None:

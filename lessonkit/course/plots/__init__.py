@@ -7,6 +7,13 @@ from lessonkit.course.plots.codebooks import (
     levels_under_bell,
     recall_against_bits,
 )
+from lessonkit.course.plots.gguf import (
+    block_bytes,
+    file_map,
+    loss_against_bits,
+    mix_grid,
+    search_curve,
+)
 from lessonkit.course.plots.journey import journey_map
 from lessonkit.course.plots.numbers import (
     bar_table,
@@ -20,16 +27,21 @@ from lessonkit.course.plots.style import show, use_style
 
 __all__ = [
     "bar_table",
+    "block_bytes",
     "draw_bits",
     "error_against_bits",
+    "file_map",
     "file_strips",
     "journey_map",
     "level_shares",
     "levels_under_bell",
+    "loss_against_bits",
+    "mix_grid",
     "number_line",
     "recall_against_bits",
     "rotary_dials",
     "rotary_layouts",
+    "search_curve",
     "shard_cuts",
     "shared_heads",
     "show",

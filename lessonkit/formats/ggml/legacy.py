@@ -228,7 +228,8 @@ def _by_fours(x: np.ndarray) -> np.ndarray:
     and four codes of a byte each lie together, a 32-bit number.
     """
     sixteen_bytes = x.reshape(-1, BLOCK).view(np.complex128)
-    return np.ascontiguousarray(sixteen_bytes.T).view(np.float32)
+    # A copy even of one block, whose transpose is contiguous already: it is worked on in place.
+    return sixteen_bytes.T.copy(order="C").view(np.float32)
 
 
 def _bytes(fours: np.ndarray) -> np.ndarray:

@@ -152,3 +152,14 @@ def test_layouts_of_elements_and_groups() -> None:
     x = np.arange(64, dtype=np.float32).reshape(2, 32)
     assert list(by_element(x, 32)[3]) == [3, 35]
     assert np.array_equal(by_group(by_element(x, 32)), x.astype(np.uint8))
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_callers_values_are_left_as_they_are(name: str, blocks: int) -> None:
+    x = np.random.default_rng(0).normal(size=(1, blocks * FORMATS[name].values))
+    x = x.astype(np.float32)
+    before = x.copy()
+    encode(x, name)
+    encode(x, name, np.ones(x.shape[1], np.float32))
+    assert np.array_equal(x, before)
