@@ -49,7 +49,10 @@ def solutions_notebook(lesson: str, title: str, setup: str) -> NotebookNode:
         written.update(parts)
         answer = exercise.name if exercise.asks_for_a_function else f"{exercise.name}()"
         call = f'exercises.attempt("{exercise.name}", {answer})'
-        source = styled("\n\n\n".join(filter(None, ["\n".join(new[0]), *new[1], call])))
+        constants = [part for part in new[1] if not part.startswith("def ")]
+        functions = [part for part in new[1] if part.startswith("def ")]
+        blocks = ["\n".join(new[0]), "\n".join(constants), *functions, call]
+        source = styled("\n\n\n".join(filter(None, blocks)))
         notebook.cells.append(nbformat.v4.new_code_cell(source, id=f"solution-{number}"))
     return notebook
 
