@@ -25,7 +25,6 @@ from lessonkit.files.dtypes import FLOATS
 CONFIG_NAME = "adapter_config.json"
 _PREFIX = "base_model.model."
 _KINDS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
-_EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings")
 
 
 @dataclass(frozen=True)
