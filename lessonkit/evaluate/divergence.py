@@ -106,9 +106,10 @@ def divergence(
     """
     _require_one_vocabulary(base, model)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
+    groups = batches(pieces.pieces, batch)
     collected = Collected(pieces)
     with bar(len(pieces.pieces), "divergence", large=not is_small(model)) as progress:
-        for group in batches(pieces.pieces, batch):
+        for group in groups:
             read = [pieces.pieces[i] for i in group]
             states, targets = hidden_states(base, read)
             hidden, _ = hidden_states(model, read)
@@ -137,7 +138,7 @@ def divergences(
     import torch
 
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
-    groups = list(batches(pieces.pieces, batch))
+    groups = batches(pieces.pieces, batch)
     kept = [hidden_states(model, [pieces.pieces[i] for i in group]) for group in groups]
     weight = model.get_output_embeddings().weight.detach().clone()
 

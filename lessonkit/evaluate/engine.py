@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.protocols import Piece
 
 if TYPE_CHECKING:
@@ -19,18 +20,25 @@ TOKENS_AT_ONCE = 2048  # in one forward pass
 LOGITS_AT_ONCE = 1 << 21  # 8 MiB of float32: larger parts were slower (they leave the cache)
 
 
-def batches(pieces: Sequence[Piece], at_most: int | None = None) -> Iterator[list[int]]:
+def batches(pieces: Sequence[Piece], at_most: int | None = None) -> list[list[int]]:
     """The pieces' positions, in groups for one forward pass: the longest first, so that groups
     hold pieces of like length.
 
     A group has `at_most` pieces, or by default as many as make 2048 tokens, padding included.
+    Raises LessonkitError for groups of less than one piece.
     """
+    if at_most is not None and at_most < 1:
+        raise LessonkitError(
+            "batch must be at least 1.", where=f"batch={at_most}", remedy="Leave it out."
+        )
     order = sorted(range(len(pieces)), key=lambda i: -len(pieces[i].ids))
+    groups: list[list[int]] = []
     start = 0
     while start < len(order):
         count = at_most or max(1, TOKENS_AT_ONCE // len(pieces[order[start]].ids))
-        yield order[start : start + count]
+        groups.append(order[start : start + count])
         start += count
+    return groups
 
 
 def hidden_states(model: Any, pieces: Sequence[Piece]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -165,7 +165,6 @@ def perplexity(
         The text is shorter than a window, the window longer than the model's context, a token
         has no embedding, or the model's scores are not finite.
     """
-    _require_batch(batch)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
     return score(model, pieces, batch=batch)
 
@@ -187,7 +186,6 @@ def perplexities(
     `quantized_model(model, "int4 block 64")`, or `contextlib.nullcontext()` for the model as it
     is. The other parameters are those of `perplexity`.
     """
-    _require_batch(batch)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
     found = {}
     for name, variant in variants.items():
@@ -200,8 +198,9 @@ def score(model: Any, what: Cut, *, batch: int | None = None) -> Perplexity:
     """Measure a model on a text that was cut before."""
     sums = [0.0] * len(what.pieces)
     squares = [0.0] * len(what.pieces)
+    groups = batches(what.pieces, batch)
     with bar(len(what.pieces), "perplexity", large=not is_small(model)) as progress:
-        for group in batches(what.pieces, batch):
+        for group in groups:
             pieces = [what.pieces[i] for i in group]
             parts = losses(model, pieces).double().split([piece.scored for piece in pieces])
             for i, part in zip(group, parts, strict=True):
@@ -241,13 +240,6 @@ def require_comparable(a: Perplexity, b: Perplexity) -> None:
                 where=f"{ours} and {theirs}",
                 remedy="Measure both with the same protocol, window, text and number of windows.",
             )
-
-
-def _require_batch(batch: int | None) -> None:
-    if batch is not None and batch < 1:
-        raise LessonkitError(
-            "batch must be at least 1.", where=f"batch={batch}", remedy="Leave it out."
-        )
 
 
 def _require_finite(total: float, window: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lessonkit.errors import LessonkitError
 from lessonkit.evaluate import engine
 from lessonkit.evaluate.engine import batches, losses, token_losses
 from lessonkit.evaluate.protocols import Piece
@@ -43,6 +44,12 @@ def test_batches_take_every_piece_once_the_longest_first(monkeypatch):
     assert groups == [[5], [1, 3], [2, 0, 4]]
     assert sorted(i for group in batches(pieces, 4) for i in group) == list(range(6))
     assert [len(group) for group in batches(pieces, 4)] == [4, 2]
+
+
+@pytest.mark.parametrize("at_most", [0, -1])
+def test_a_batch_of_nothing_is_an_error(at_most):
+    with pytest.raises(LessonkitError, match="batch must be at least 1"):
+        batches(pieces_of(5, 20), at_most)
 
 
 def test_logits_stay_bounded_and_only_scored_tokens_have_some(model, monkeypatch):
