@@ -1,10 +1,10 @@
-"""What is derived from the lessons: their solutions, their pictures, and the README's table.
+"""What is derived from the lessons: solutions, pictures, the README's table, and the whole ledger.
 
     python -m tools.lessons          write all of it
     python -m tools.lessons --check  fail where something is not what the lessons say
 
 A lesson's first cell holds its title and, in bold, its question. The cell whose figure stands for
-the lesson carries the tag `picture`.
+the lesson carries the tag `picture`. The cells that add to the ledger carry the tag `ledger`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,20 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 PICTURES = ROOT / "docs" / "pictures"
 README = ROOT / "README.md"
+LEDGER = ROOT / "docs" / "ledger.md"
 PICTURE_TAG = "picture"
+LEDGER_TAG = "ledger"
 BEGIN, END = "<!-- lessons: python -m tools.lessons -->", "<!-- end of lessons -->"
+LEDGER_HEAD = """# The ledger
+
+Each lesson adds its forms of `mini` to one table: what a form costs, what it is worth, and how
+much worse it is than the model as it was. *Worse by* is the change of the perplexity and its
+standard error, both models compared window by window. Only rows under the same protocol may be set
+side by side.
+
+The lessons computed these figures, and every test run computes them again. Run a lesson, and its
+rows go into your own table, in `ledger.json` beside the notebook, whatever your model is.
+"""
 
 
 def lessons() -> list[Path]:
@@ -81,6 +93,32 @@ def readme() -> str:
     return f"{before}{BEGIN}\n{table()}\n{END}{after}"
 
 
+def ledger() -> str:
+    """The page with the rows that all lessons add to the ledger, grouped as the lessons do it."""
+    header, groups = "", dict[str, list[str]]()
+    for path in lessons():
+        for line in ledger_lines(path):
+            if not line.startswith(" "):  # a protocol; its rows follow
+                rows = groups.setdefault(line, [])
+            elif line.split()[0].isdigit():
+                rows.append(line)
+            else:
+                header = line
+    table = "\n".join([header, *(line for name in groups for line in [name, *groups[name]])])
+    return f"{LEDGER_HEAD}\n```\n{table}\n```\n"
+
+
+def ledger_lines(path: Path) -> list[str]:
+    """What the cells of a lesson with the tag `ledger` print, line by line."""
+    return [
+        line
+        for cell in read(path).cells
+        if LEDGER_TAG in cell.metadata.get("tags", [])
+        for output in cell.get("outputs", [])
+        for line in output.get("text", "").splitlines()
+    ]
+
+
 def solutions(path: Path) -> NotebookNode:
     """The solutions of a lesson, not yet run."""
     cells = read(path).cells
@@ -99,13 +137,15 @@ def stale() -> list[str]:
         wanted = [(c.cell_type, c.source) for c in solutions(path).cells]
         if not solved.is_file() or [(c.cell_type, c.source) for c in read(solved).cells] != wanted:
             found.append(f"{solved.relative_to(ROOT)} does not hold the solutions in code")
+    if not LEDGER.is_file() or LEDGER.read_text(encoding="utf-8") != ledger():
+        found.append(f"{LEDGER.relative_to(ROOT)} has other rows than the lessons")
     if README.read_text(encoding="utf-8") != readme():
         found.append("README.md has another table of lessons")
     return found
 
 
 def write() -> None:
-    """Write pictures, solutions (run, with their outputs) and the README's table."""
+    """Write pictures, solutions (run, with their outputs), the ledger and the README's table."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     (NOTEBOOKS / "solutions").mkdir(exist_ok=True)
     for path in lessons():
@@ -114,6 +154,7 @@ def write() -> None:
         notebook = solutions(path)
         execute(notebook, NOTEBOOKS)
         solved.write_text(canonical(mended_copy(notebook, setup_source(path))), encoding="utf-8")
+    LEDGER.write_text(ledger(), encoding="utf-8")
     README.write_text(readme(), encoding="utf-8")
 
 

@@ -59,7 +59,8 @@ def reproducible_environment() -> dict[str, str]:
 
     No hub is asked, no cache or settings of the user's home are read, and arithmetic uses one
     thread (or as many as `LESSONKIT_THREADS` says). What must be cached, such as the list of fonts,
-    lies in the virtual environment. A comparison with a library that is not installed is an error.
+    lies in the virtual environment. No ledger is kept. A comparison with a library that is not
+    installed is an error.
     """
     cache = Path(sys.prefix) / "cache"
     threads = os.environ.get(THREADS, "1")
@@ -76,6 +77,7 @@ def reproducible_environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",
+        "LESSONKIT_LEDGER": "",  # a lesson shows its own rows, whatever was run before it
         "LESSONKIT_REQUIRE_ENGINES": "1",
         "MKL_NUM_THREADS": threads,
         "OMP_NUM_THREADS": threads,

@@ -17,6 +17,7 @@ _HOME = {
     "look": "machine",
     "print_error": "messages",
     "questions_for": "budget",
+    "record": "ledger",
     "show": "plots",
     "show_source": "source",
     "solution": "exercises",

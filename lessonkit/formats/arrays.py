@@ -40,16 +40,21 @@ def as_float_tensor(values: torch.Tensor | np.ndarray, *, where: str = "input") 
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def require_finite(values: torch.Tensor, *, where: str = "input") -> None:
+def require_finite(
+    values: torch.Tensor, *, of: torch.Tensor | None = None, where: str = "input"
+) -> None:
     """Raise LessonkitError if `values` holds a NaN or an infinity.
 
     It is enough to pass one number a block, provided that NaN and infinity in the
-    block reach it: torch's `amax` of magnitudes does that.
+    block reach it: torch's `amax` of magnitudes does that. `of` are then the block's own values,
+    so that the error can name the first of these that is bad.
     """
     import torch
 
     bad = ~torch.isfinite(values)
     if bool(bad.any()):
+        if of is not None and not bool(torch.isfinite(of).all()):
+            values, bad = of, ~torch.isfinite(of)
         first = tuple(int(i) for i in bad.nonzero()[0])
         raise LessonkitError(
             f"{int(bad.sum())} of {values.numel()} values are NaN or infinite, or became so "

@@ -99,7 +99,7 @@ def quantize_blockwise(
     flat = tensor.reshape(-1)
     quantize = quantize_with_numpy if flat.device.type == "cpu" else quantize_with_torch
     packed, absmax = quantize(flat, codebook, block_size)
-    require_finite(absmax, where="absmax of the blocks")
+    require_finite(absmax, of=flat)
     return Blockwise(
         packed,
         double_quantize(absmax) if double_quant else absmax,

@@ -121,7 +121,7 @@ def quantize_absmax(
     tensor = as_float_tensor(x)
     groups = _groups(tensor.to(torch.float32), granularity, block_size)
     absmax = groups.abs().amax(dim=-1)
-    require_finite(absmax)
+    require_finite(absmax, of=tensor)
     top = 2 ** (bits - 1) - 1
     bottom = -top if convention == "restricted" else -top - 1
     scales = _usable(absmax / ((top - bottom) / 2))
@@ -150,7 +150,7 @@ def quantize_zero_point(
     groups = _groups(tensor.to(torch.float32), granularity, block_size)
     low = groups.amin(dim=-1).clamp_(max=0.0)
     high = groups.amax(dim=-1).clamp_(min=0.0)
-    require_finite(high - low)
+    require_finite(high - low, of=tensor)
     top = 2**bits - 1
     scales = _usable((high - low) / top)
     zeros = torch.round(-low / scales).clamp_(0, top)

@@ -22,13 +22,19 @@ import enum
 import functools
 import importlib
 import pkgutil
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lessonkit.course.exercises.answers import as_text, is_blank, same_answer
 from lessonkit.course.source import show_source
 from lessonkit.errors import LessonkitError
+
+_NUDGED: set[str] = set()
+"""The exercises whose first hint was given: the next call of `hint` says more."""
 
 
 class _Silent:
@@ -70,7 +76,10 @@ class Exercise:
     make_cases:
         Makes the inputs afresh, one tuple of arguments a case; None where the answer is a value.
     hint:
-        What to say to a wrong answer that is none of `mistakes`.
+        What helps whoever is stuck: the way, all but its last step.
+    nudge:
+        What to think of first: said to a wrong answer that is none of `mistakes`, and by the first
+        call of `hint`; the second call says `hint`. Without a nudge the hint is said at once.
     mistakes:
         Known wrong answers with hints of their own. An answer that agrees with one of them in
         every case gets that hint.
@@ -82,6 +91,7 @@ class Exercise:
     prompt: str
     reference: Callable[..., Any]
     hint: str
+    nudge: str = ""
     make_cases: Callable[[], Sequence[tuple[Any, ...]]] | None = None
     mistakes: tuple[Mistake, ...] = ()
     rtol: float = 0.0
@@ -91,6 +101,12 @@ class Exercise:
     def asks_for_a_function(self) -> bool:
         """False where the answer is a value."""
         return self.make_cases is not None
+
+    @property
+    def first_hint(self) -> str:
+        """What is said first: the nudge, where there is one, and how to hear more."""
+        more = f"(Still stuck? exercises.hint({self.name!r}) again.)"
+        return f"{self.nudge} {more}" if self.nudge else self.hint
 
     def cases(self) -> list[tuple[Any, ...]]:
         """The inputs, made afresh: whatever a learner's function did to them is forgotten."""
@@ -111,9 +127,9 @@ def attempt(name: str, answer: Any) -> Verdict:
     if is_blank(answer):
         return _not_attempted(exercise, "Replace the ... with your own answer.")
     if exercise.asks_for_a_function and not callable(answer):
-        return _wrong(exercise, ["this exercise asks for a function; a value came"], exercise.hint)
+        return _wrong(exercise, ["this exercise asks for a function; a value came"])
     if not exercise.asks_for_a_function and callable(answer):
-        return _wrong(exercise, ["this exercise asks for a value; a function came"], exercise.hint)
+        return _wrong(exercise, ["this exercise asks for a value; a function came"])
 
     cases = exercise.cases()
     for number, inputs in enumerate(cases):
@@ -123,8 +139,8 @@ def attempt(name: str, answer: Any) -> Verdict:
         except NotImplementedError:
             return _not_attempted(exercise, "Replace the NotImplementedError with your own lines.")
         except Exception as error:  # whatever the learner's code does, the notebook goes on
-            got_text = f"{type(error).__name__}: {error}"
-            return _wrong(exercise, _told(exercise, inputs, got_text, expected), exercise.hint)
+            told = _told(exercise, inputs, f"{type(error).__name__}: {error}", expected)
+            return _wrong(exercise, [*told, *_line_that_raised(error)])
         if number == 0 and is_blank(got):
             reason = f"The function returned {as_text(got)}: write its lines, and return a result."
             return _not_attempted(exercise, reason)
@@ -137,9 +153,11 @@ def attempt(name: str, answer: Any) -> Verdict:
 
 
 def hint(name: str) -> None:
-    """Print the question of an exercise again, and its hint."""
+    """Print the question of an exercise again, and its hint: a nudge first, if it has one."""
     exercise = find(name)
-    print(f"{name}: {exercise.prompt}\n  hint: {exercise.hint}")
+    said = exercise.hint if name in _NUDGED else exercise.first_hint
+    _NUDGED.add(name)
+    print(f"{name}: {exercise.prompt}\n  hint: {said}")
 
 
 def solution(name: str) -> None:
@@ -177,25 +195,42 @@ def _not_attempted(exercise: Exercise, reason: str) -> Verdict:
     return Verdict.NOT_ATTEMPTED
 
 
-def _wrong(exercise: Exercise, told: list[str], helpful: str) -> Verdict:
+def _wrong(exercise: Exercise, told: list[str], helpful: str = "") -> Verdict:
+    helpful = helpful or exercise.first_hint
     print("\n  ".join([f"{exercise.name}: wrong", *told, f"hint: {helpful}"]))
     return Verdict.WRONG
 
 
 def _told(exercise: Exercise, inputs: tuple[Any, ...], got: str, expected: Any) -> list[str]:
-    """The lines that show the first failing case."""
-    call = []
-    if exercise.asks_for_a_function:
-        call = [f"{exercise.name}({', '.join(as_text(value) for value in inputs)})"]
-    return [*call, f"came out:         {got}", f"should have been: {as_text(expected)}"]
+    """The lines that show the first failing case. Of a value that is asked for, the answer stays
+    untold: it would be the solution."""
+    if not exercise.asks_for_a_function:
+        return [f"came out: {got}"]
+    call = f"{exercise.name}({', '.join(as_text(value) for value in inputs)})"
+    return [call, f"came out:         {got}", f"should have been: {as_text(expected)}"]
+
+
+def _line_that_raised(error: Exception) -> list[str]:
+    """The innermost line of the learner's own code in an error's traceback, if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first is ours
+    own = [f for f in frames if f.line and not _is_library(f.filename)]
+    return [f"in line {own[-1].lineno} of {own[-1].name}: {own[-1].line}"] if own else []
+
+
+def _is_library(filename: str) -> bool:
+    path = Path(filename)
+    ours = Path(__file__).parent.parent.parent  # lessonkit
+    return "site-packages" in path.parts or any(
+        path.is_relative_to(folder) for folder in (ours, sys.prefix, sys.base_prefix)
+    )
 
 
 def _best_hint(exercise: Exercise, answer: Any) -> str:
-    """The hint of the known mistake that this answer makes, or else the general one."""
+    """The hint of the known mistake that this answer makes; empty if it is none of them."""
     for mistake in exercise.mistakes:
         if _makes(exercise, answer, mistake.answer):
             return mistake.hint
-    return exercise.hint
+    return ""
 
 
 def _makes(exercise: Exercise, answer: Any, wrong: Any) -> bool:

@@ -40,13 +40,19 @@ EXERCISES = [
             "that many bits each? Bits are packed without gaps; the last byte may be part full."
         ),
         reference=bytes_of_model,
-        make_cases=lambda: [(7_000_000_000, 16), (7_000_000_000, 4), (1, 32), (3, 4), (5, 3)],
+        make_cases=lambda: [(7 * 10**9, 16), (7 * 10**9, 4), (1, 32), (3, 4), (5, 3), (3, 3)],
         hint="Count the bits of all parameters, divide by 8, and round up to a whole byte.",
+        nudge="How many bits are there in all, and how many in a byte?",
         mistakes=(
             Mistake(lambda n, bits: n * bits, "Those are bits. A byte has 8 of them."),
             Mistake(
                 lambda n, bits: n * bits // 8,
                 "Almost: 3 parameters of 4 bits are 12 bits, and 12 bits need 2 bytes, not 1.",
+            ),
+            Mistake(
+                lambda n, bits: round(n * bits / 8),
+                "Almost: round rounds 9/8 down to 1, but 9 bits do not fit into one byte. Always "
+                "up.",
             ),
             Mistake(
                 lambda n, bits: n * bits / 8,
@@ -67,6 +73,7 @@ EXERCISES = [
         reference=largest_that_fits,
         make_cases=lambda: [(14, 16), (6, 4), (6, 4.5), (24, 32), (0.5, 3)],
         hint="Turn gigabytes into bits (times 10^9, times 8), then divide by the bits of one.",
+        nudge="Bring both to the same unit first.",
         mistakes=(
             Mistake(
                 lambda gigabytes, bits: int(gigabytes * 1e9 // bits),
@@ -91,6 +98,7 @@ EXERCISES = [
         ),
         reference=formats_that_fit,
         hint="6 GB are 48 billion bits. Shared by 7 billion weights, that is how many bits each?",
+        nudge="How many bits may one weight have, if 7 billion of them share 6 GB?",
         mistakes=(
             Mistake(
                 {"Q5_0", "NF4", "Q4_0"},

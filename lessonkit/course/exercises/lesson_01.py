@@ -106,6 +106,7 @@ EXERCISES = [
             "Between 2^e and 2^(e+1) lie 2^mantissa_bits equal steps. Find e for |x| first "
             "(math.frexp, or math.floor of math.log2)."
         ),
+        nudge="Between which two powers of two does x lie, and into how many steps is that cut?",
         mistakes=(
             Mistake(
                 lambda x, m: 2.0**-m,
@@ -139,6 +140,7 @@ EXERCISES = [
             "Add 0x7FFF, and one more where the last kept bit (bit 16) is 1. Then set the lower "
             "16 bits to zero."
         ),
+        nudge="Cutting the lower 16 bits off rounds towards zero. What must be added before?",
         mistakes=(
             Mistake(
                 _cut_to_bf16,
@@ -169,6 +171,7 @@ EXERCISES = [
             "scale = np.abs(row).max() / 127, codes = np.rint(row / scale). A row of zeros would "
             "divide by zero: give it the scale 1 before you divide."
         ),
+        nudge="Which number must become 127? Then one step is how large?",
         mistakes=(
             Mistake(
                 lambda row: _int8(row, np.abs(row).max() / 127, np.trunc),
@@ -205,6 +208,7 @@ EXERCISES = [
         reference=bits_per_weight,
         make_cases=lambda: [(8, 64, 16), (4, 32, 16), (4, 64, 32), (4, 128, 16), (8, 1, 32)],
         hint="The scale's bits are shared by all weights of its block: divide, then add.",
+        nudge="Who shares the scale?",
         mistakes=(
             Mistake(
                 lambda code, block, scale: code,

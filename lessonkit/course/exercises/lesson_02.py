@@ -70,8 +70,20 @@ def _histograms() -> list[tuple[np.ndarray, np.ndarray]]:
     return [(centres, np.round(1000 * shape)) for shape in shapes]
 
 
+def _lopsided_histograms() -> list[tuple[np.ndarray, np.ndarray]]:
+    """The largest magnitude lies on the left: whoever divides by the largest centre goes wrong."""
+    centres = np.linspace(-0.0995, 0.0295, 130)
+    heap = np.exp(-((centres / 0.012) ** 2) / 2)
+    far_left = 0.02 * np.abs(centres + 0.08)
+    return [(centres, np.round(1000 * (heap + far_left) + 1)), (centres, np.ones(130))]
+
+
 def _cost_cases() -> list[tuple[int, bool]]:
     return [(64, False), (64, True), (32, False), (32, True), (128, True), (4096, False)]
+
+
+def _by_distance(scaled: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    return np.abs(scaled[:, None] - levels).argmin(axis=1).astype(np.uint8)
 
 
 def _ties_up(scaled: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -89,6 +101,15 @@ def _by_even_steps(scaled: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def _unweighted(centres: np.ndarray, counts: np.ndarray) -> str:
     return better_format(centres, np.ones_like(counts))
+
+
+def _by_largest_centre(centres: np.ndarray, counts: np.ndarray) -> str:
+    scaled = (centres / centres.max()).astype(np.float32)
+    errors = {
+        name: counts @ (levels[nearest_codes(scaled, levels)] - scaled) ** 2
+        for name, levels in LEVELS.items()
+    }
+    return min(errors, key=lambda name: errors[name])
 
 
 def _worse(centres: np.ndarray, counts: np.ndarray) -> str:
@@ -113,7 +134,14 @@ EXERCISES = [
             "Compute the float32 midpoints between neighbours. How many of them lie strictly "
             "below a number? (np.searchsorted with the right `side`, or a sum of comparisons.)"
         ),
+        nudge="Where, between two neighbouring levels, does the nearest one change?",
         mistakes=(
+            Mistake(
+                _by_distance,
+                "A sound idea, and right but for ties. Both distances are rounded to float32, and "
+                "where a number lies just on a midpoint that rounding picks a level. The library "
+                "compares with the float32 midpoints (levels[:-1] + levels[1:]) / 2; do the same.",
+            ),
             Mistake(
                 _ties_up,
                 "All but the ties are right. A number that equals a midpoint takes the lower "
@@ -144,12 +172,17 @@ EXERCISES = [
             "one with the smaller mean squared error."
         ),
         reference=better_format,
-        make_cases=_histograms,
+        make_cases=lambda: [*_histograms(), *_lopsided_histograms()],
         hint=(
             "scaled = centres / np.abs(centres).max(). For each format, look up the nearest "
             "level of every centre, square the difference, and add up with the counts as weights."
         ),
+        nudge="Scale first: the weight of the largest magnitude must come to lie at -1 or 1.",
         mistakes=(
+            Mistake(
+                _by_largest_centre,
+                "The largest centre is not the one of largest magnitude: that may be negative.",
+            ),
             Mistake(
                 _unweighted,
                 "Every bin counted the same. A bin with 1000 weights matters 1000 times as much "
@@ -176,6 +209,7 @@ EXERCISES = [
             "Without: 4 + 32 / block_size. With: a scale of 8 bits is shared by block_size "
             "weights, and a float32 by 256 scales, so by how many weights?"
         ),
+        nudge="Who shares a scale? Divide its bits by the number of weights that it serves.",
         mistakes=(
             Mistake(
                 _cost_without_mean,

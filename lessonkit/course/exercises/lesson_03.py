@@ -53,7 +53,9 @@ def _headers() -> list[tuple[bytes, int]]:
 
 def _header(layers: int, lost: set[str]) -> bytes:
     kept = [pair.hf for pair in pairs(layers) if pair.hf not in lost]
-    return encode_header([TensorInfo(name, "BF16", (1,)) for name in kept], {"format": "pt"})
+    header = encode_header([TensorInfo(name, "BF16", (1,)) for name in kept], {"format": "pt"})
+    # Values follow, as in a file: whoever takes all the rest for the header goes wrong.
+    return header + b"\x80\x3f" * len(kept)
 
 
 def _shard_cases() -> list[tuple[str, tuple[int, ...], int, bool]]:
@@ -133,6 +135,7 @@ EXERCISES = [
             "Within a head, to_hf takes rows 0, 2, 4, ... and then 1, 3, 5, ...; the next head "
             "does the same, head_size rows further down. to_meta undoes it: np.argsort(to_hf)."
         ),
+        nudge="Do it on paper for one head of 8 rows: which of Meta's rows comes first, second?",
         mistakes=(
             Mistake(
                 lambda heads, size: row_orders(heads, size)[::-1],
@@ -159,9 +162,9 @@ EXERCISES = [
         name="lost_tensors",
         prompt=(
             "Write lost_tensors(raw, layers): `raw` are the first bytes of a safetensors file, "
-            "its length and its whole header. Return the set of the names, in Hugging Face's "
-            "form, that a Llama of so many layers needs and that the header does not list. "
-            "The output head is a tensor of its own."
+            "its length, its whole header and the first of its values. Return the set of the "
+            "names, in Hugging Face's form, that a Llama of so many layers needs and that the "
+            "header does not list. The output head is a tensor of its own."
         ),
         reference=lost_tensors,
         make_cases=_headers,
@@ -169,6 +172,7 @@ EXERCISES = [
             "int.from_bytes(raw[:8], 'little') is the length of the JSON that follows. The names "
             "that should be there: {pair.hf for pair in pairs(layers)}."
         ),
+        nudge="Two sets: the names that are needed, and those in the header. Section 3 reads one.",
         mistakes=(
             Mistake(
                 _too_much,
@@ -203,6 +207,7 @@ EXERCISES = [
             "Norms are copied. wo, w2 and (before Llama 3) tok_embeddings are cut by columns, "
             "all the others by rows."
         ),
+        nudge="What does the GPU with this part compute: whole heads of its own, or part of a sum?",
         mistakes=(
             Mistake(
                 _all_by_rows,

@@ -15,6 +15,7 @@ from lessonkit.course.plots.gguf import (
     search_curve,
 )
 from lessonkit.course.plots.journey import journey_map
+from lessonkit.course.plots.layer import llama_layer
 from lessonkit.course.plots.numbers import (
     bar_table,
     draw_bits,
@@ -35,6 +36,7 @@ __all__ = [
     "journey_map",
     "level_shares",
     "levels_under_bell",
+    "llama_layer",
     "loss_against_bits",
     "mix_grid",
     "number_line",

@@ -116,11 +116,13 @@ def weight_histogram(
     *,
     xlim: tuple[float, float] | None = None,
     label: str = "weight",
+    log: bool = False,
 ) -> Figure:
     """Where the weights lie, and below, where each format has values to offer them.
 
     `levels` maps a format's name to its values, in the same unit as the weights. Without
-    `xlim` the picture ends at the outermost weight.
+    `xlim` the picture ends at the outermost weight, on both sides of zero where there are levels.
+    `log` counts on a logarithmic scale, so that a single weight far out can be seen.
     """
     flat = np.asarray(weights, np.float64).reshape(-1)
     refuse_empty(flat, "weights")
@@ -131,11 +133,15 @@ def weight_histogram(
             remedy="Find out where they come from: a whole model has none.",
         )
     rows = dict(levels or {})
-    low, high = xlim or (float(flat.min()), float(flat.max()))
+    low, high = float(flat.min()), float(flat.max())
+    if rows:  # a format that is symmetric has its outermost value on either side
+        high = max(-low, high)
+        low = -high
+    low, high = xlim or (low, high)
     figure = new_figure(3.2 + 0.42 * len(rows))
     grid = figure.add_gridspec(2, 1, height_ratios=[3, 0.46 * len(rows) + 0.001], hspace=0.02)
     top = figure.add_subplot(grid[0])
-    top.hist(flat, bins=120, range=(low, high), color=SKY, edgecolor=BLUE, linewidth=0.4)
+    top.hist(flat, bins=120, range=(low, high), color=SKY, edgecolor=BLUE, linewidth=0.4, log=log)
     margin = 0.01 * (high - low) or 1.0
     top.set(xlim=(low - margin, high + margin), ylabel="number of weights")
     top.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))

@@ -61,7 +61,9 @@ def test_each_mistake_is_wrong_and_gets_its_own_hint(
     assert attempt(exercise.name, mistake.answer) is Verdict.WRONG
     said = capsys.readouterr()
     assert said.out.endswith(f"hint: {mistake.hint}\n") and said.err == ""
-    assert "came out: " in said.out and "should have been: " in said.out
+    assert "came out: " in said.out
+    # A value that is asked for is the solution: it stays untold.
+    assert ("should have been: " in said.out) == exercise.asks_for_a_function
     assert max(len(text) for text in said.out.splitlines()) < 220
 
 
@@ -71,7 +73,7 @@ def test_other_wrong_answers_get_the_general_hint(
 ) -> None:
     for answer in (lambda *inputs: "no", lambda *inputs: 1 / 0, lambda: 1, "no", 12, object()):
         assert attempt(exercise.name, answer) is Verdict.WRONG
-        assert capsys.readouterr().out.endswith(f"hint: {exercise.hint}\n")
+        assert capsys.readouterr().out.endswith(f"hint: {exercise.first_hint}\n")
 
 
 @each
@@ -95,7 +97,10 @@ def test_hint_and_solution_on_request(
 ) -> None:
     exercises.hint(exercise.name)
     said = capsys.readouterr().out
-    assert exercise.prompt in said and exercise.hint in said
+    assert exercise.prompt in said and exercise.first_hint in said
+    assert not exercise.nudge or (exercise.hint not in said and "again" in said)
+    exercises.hint(exercise.name)
+    assert exercise.hint in capsys.readouterr().out
     exercises.solution(exercise.name)
     assert f"def {exercise.reference.__name__}(" in capsys.readouterr().out
 
@@ -160,7 +165,28 @@ def test_an_exception_is_shown_with_its_type(capsys: pytest.CaptureFixture[str])
         raise ValueError("no such thing")
 
     assert attempt("quantize_absmax_int8", fails) is Verdict.WRONG
-    assert "came out:         ValueError: no such thing" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "came out:         ValueError: no such thing" in said
+    number = fails.__code__.co_firstlineno + 1
+    assert f'in line {number} of fails: raise ValueError("no such thing")' in said
+
+
+def test_an_exception_in_a_library_shows_the_learners_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(row: np.ndarray) -> Any:
+        return np.reshape(row, (7, 7))
+
+    assert attempt("quantize_absmax_int8", fails) is Verdict.WRONG
+    said = capsys.readouterr().out
+    assert "of fails: return np.reshape(row, (7, 7))" in said
+
+
+def test_an_exception_without_a_line_of_the_learners_shows_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert attempt("bytes_of_model", int) is Verdict.WRONG
+    assert "in line" not in capsys.readouterr().out
 
 
 def test_a_function_that_fails_late_is_still_wrong(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lessonkit.course.exercises import lesson_03
+from lessonkit.course.exercises.attempts import Verdict, attempt
 from lessonkit.files.checkpoint import open_checkpoint
 from lessonkit.llama.layout import cut, halves_to_pairs, pairs, pairs_to_halves
 from tests.tiny import make_tiny_llama
@@ -76,3 +80,14 @@ def test_shard_shapes_worked_by_hand() -> None:
     wk = lesson_03.shard_shape("layers.0.attention.wk.weight", (1024, 8192), 8, False)
     w2 = lesson_03.shard_shape("layers.0.feed_forward.w2.weight", (8192, 28672), 8, False)
     assert wk == (128, 8192) and w2 == (8192, 3584)
+
+
+@pytest.mark.parametrize("end", [lambda raw: None, lambda raw: int.from_bytes(raw[:8], "big")])
+def test_whoever_reads_on_behind_the_header_is_found_out(end: Callable[[bytes], Any]) -> None:
+    def reads_on(raw: bytes, layers: int) -> set[str]:
+        return {pair.hf for pair in pairs(layers)} - set(json.loads(raw[8 : end(raw)]))
+
+    for raw, layers in lesson_03._headers():
+        with pytest.raises(UnicodeDecodeError):
+            reads_on(raw, layers)
+    assert attempt("lost_tensors", reads_on) is Verdict.WRONG
