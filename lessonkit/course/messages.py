@@ -34,5 +34,13 @@ def print_error(
         text = text.split(" (/")[0]  # some end with the place of a library
         lines = [line.strip() for line in text.splitlines()]
         shown = [line for line in lines if any(word in line for word in wanted)] or lines[:1]
-        short = " ... ".join(line[:_LONGEST_LINE] for line in shown)
+        short = " ... ".join(_shortened(line) for line in shown)
         print(f"{type(error).__name__}: {short}")
+
+
+def _shortened(line: str) -> str:
+    """The line, or as many whole words of it as there is room for."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    words = line[: _LONGEST_LINE + 1].rpartition(" ")[0]
+    return f"{words or line[:_LONGEST_LINE]} ..."

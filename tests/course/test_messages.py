@@ -39,7 +39,8 @@ def test_no_colours_no_folders_no_places_of_libraries(capsys: pytest.CaptureFixt
 def test_a_long_line_is_cut_and_an_empty_message_is_no_trouble(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert printed(capsys, 1000 * "x") == f"ValueError: {185 * 'x'}\n"
+    assert printed(capsys, 1000 * "x") == f"ValueError: {185 * 'x'} ...\n"
+    assert printed(capsys, 100 * "word ") == f"ValueError: {36 * 'word '}word ...\n"
     assert printed(capsys, "") == "ValueError: \n"
 
 

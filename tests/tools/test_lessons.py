@@ -23,6 +23,18 @@ def test_every_lesson_has_a_question_and_a_picture() -> None:
         assert content.startswith(b"\x89PNG") and len(alt) > 10
 
 
+def test_the_ledger_has_the_rows_of_every_lesson_under_their_protocols() -> None:
+    page = lessons.ledger().splitlines()
+    assert sum(line.split()[:1] == ["form"] for line in page) == 1
+    protocols = [line for line in page if "island/test/en" in line]
+    assert protocols and len(protocols) == len(set(protocols))
+    adding = [path for path in lessons.lessons() if lessons.ledger_lines(path)]
+    assert [path.stem[:2] for path in adding][:3] == ["00", "01", "02"]
+    for path in adding:
+        rows = [line for line in lessons.ledger_lines(path) if line.startswith("  0")]
+        assert rows and set(rows) <= set(page)
+
+
 def test_what_is_stale_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lessons, "PICTURES", lessons.ROOT / "docs" / "nowhere")
     changed = tmp_path / "README.md"
@@ -32,6 +44,8 @@ def test_what_is_stale_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = lessons.stale()
     assert sum("is not the figure" in line for line in found) == len(lessons.lessons())
     assert "README.md has another table of lessons" in found
+    monkeypatch.setattr(lessons, "LEDGER", lessons.ROOT / "docs" / "no-ledger.md")
+    assert any("has other rows" in line for line in lessons.stale())
 
 
 def test_a_solution_brings_what_it_uses_and_no_more() -> None:
