@@ -138,9 +138,9 @@ EXERCISES = [
         mistakes=(
             Mistake(
                 _by_distance,
-                "A sound idea, and right but for ties. Both distances are rounded to float32, and "
-                "where a number lies just on a midpoint that rounding picks a level. The library "
-                "compares with the float32 midpoints (levels[:-1] + levels[1:]) / 2; do the same.",
+                "A sound idea, and right but for ties: there the rounding of your two distances "
+                "picks a level. Compare with float32 midpoints, (levels[:-1] + levels[1:]) / 2, "
+                "as the library does.",
             ),
             Mistake(
                 _ties_up,

@@ -104,7 +104,8 @@ def _draw_tensor(axes: Axes, x: float, y: float, name: str, size: str, *, matrix
     )  # fmt: skip
     if matrix:
         axes.text(x, y + 0.14, name, ha="center", va="center", fontsize=10.5, weight="bold")
-        axes.text(x, y - 0.18, size, ha="center", va="center", fontsize=9.5)
+        small = 9.5 if len(size) < 13 else 8.5
+        axes.text(x, y - 0.18, size, ha="center", va="center", fontsize=small)
     else:
         axes.text(x, y, f"{name}\n{size}", ha="center", va="center", fontsize=9)
 
