@@ -13,6 +13,7 @@ from lessonkit.convert.lora_math import add_dora, low_rank_delta
 from lessonkit.convert.meta import hf_to_meta, meta_to_hf
 from lessonkit.convert.nf4 import quantize_checkpoint
 from lessonkit.convert.open import open_model
+from lessonkit.convert.plain import plain_weights, runnable, weights_of
 from lessonkit.convert.plan import plan
 from lessonkit.convert.verification import verify_model
 
@@ -35,10 +36,13 @@ __all__ = [
     "meta_to_hf",
     "open_adapter",
     "open_model",
+    "plain_weights",
     "plan",
     "quantize_checkpoint",
     "read_imatrix",
+    "runnable",
     "to_gguf",
     "ties",
     "verify_model",
+    "weights_of",
 ]

@@ -2,9 +2,11 @@
 
 from lessonkit.evaluate.calibration import best_temperature
 from lessonkit.evaluate.divergence import Divergence, divergence, divergences
+from lessonkit.evaluate.kl_base import divergence_from_base, read_kl_base, write_kl_base
 from lessonkit.evaluate.margins import RELIABLE, Margin, continuation_margins
 from lessonkit.evaluate.paired import Difference, Flips, compare, holm, mcnemar
 from lessonkit.evaluate.perplexity import Perplexity, perplexities, perplexity
+from lessonkit.evaluate.processes import joined
 from lessonkit.evaluate.protocols import PROTOCOLS, Protocol, sliding
 from lessonkit.evaluate.recall import Recall, recall
 
@@ -22,11 +24,15 @@ __all__ = [
     "compare",
     "continuation_margins",
     "divergence",
+    "divergence_from_base",
     "divergences",
     "holm",
+    "joined",
     "mcnemar",
     "perplexities",
     "perplexity",
+    "read_kl_base",
     "recall",
     "sliding",
+    "write_kl_base",
 ]
