@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lessonkit.convert.dequantized import Dequantized
+from lessonkit.convert.dequantized import load_dequantized, open_dequantized
 from lessonkit.convert.from_gguf import config_of, tokenizer_of
 from lessonkit.convert.gguf_model import GgufModel, dequantised
 from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.convert.open import OpenModel, open_model
+from lessonkit.convert.packed import PackedCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import FLOATS, to_float32
 from lessonkit.llama.layout import HEAD, is_recomputed
@@ -45,7 +46,8 @@ class Runnable(NamedTuple):
 def open_plain(path: str | os.PathLike[str]) -> OpenModel:
     """Open a model in any form so that `plain_weights` can read it."""
     source = open_model(path)
-    return Dequantized(path) if isinstance(source, FourBitCheckpoint) else source
+    coded = isinstance(source, FourBitCheckpoint | PackedCheckpoint)
+    return open_dequantized(Path(path)) if coded else source
 
 
 def plain_weights(source: OpenModel) -> Iterator[tuple[str, torch.Tensor]]:
@@ -90,11 +92,15 @@ def runnable(
 ) -> Runnable:
     """A model in any form, ready to be measured.
 
-    Folders that transformers computes with, bitsandbytes' too, are loaded by it. From a GGUF file
-    the weights are dequantised, and the model is computed in `dtype` (float32 by default).
+    Folders that transformers computes with, bitsandbytes' too, are loaded by it. GGUF, GPTQ and
+    AWQ are dequantised, and the model is computed in `dtype` (float32 by default).
     Raises LessonkitError as `load` does, and for a file whose tokenizer cannot be rebuilt.
     """
     source = open_model(path)
+    if isinstance(source, PackedCheckpoint):
+        dtype = dtype or "float32"
+        loaded = load_dequantized(path, dtype=dtype, device=device)
+        return Runnable(*loaded, f"{source.form}, {_dequantised_in(dtype)}")
     if not isinstance(source, GgufModel):
         loaded = load(Path(path), dtype=dtype, device=device)
         number = str(loaded.model.dtype).removeprefix("torch.")
@@ -103,7 +109,11 @@ def runnable(
     kinds = sorted({source.info(name).dtype for name in source.names()} - {"F32"})
     loaded = _made(source, dtype, device)
     label = f"{source.form} of {', '.join(kinds) or 'F32'}"
-    return Runnable(*loaded, f"{label}, dequantised, computed in {dtype} by transformers")
+    return Runnable(*loaded, f"{label}, {_dequantised_in(dtype)}")
+
+
+def _dequantised_in(dtype: str) -> str:
+    return f"dequantised, computed in {dtype} by transformers"
 
 
 def _made(source: GgufModel, dtype: str, device: torch.device | str | None) -> Loaded:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from lessonkit.convert import cut_calibration, to_awq, to_gptq
 from lessonkit.convert.from_gguf import from_gguf
 from lessonkit.convert.gguf import to_gguf
 from lessonkit.convert.meta import hf_to_meta
@@ -14,11 +16,11 @@ from lessonkit.convert.nf4 import quantize_checkpoint
 from lessonkit.convert.plain import open_plain, plain_weights, runnable, weights_of
 from lessonkit.errors import LessonkitError
 from lessonkit.evaluate import perplexity
-from lessonkit.models import load
+from lessonkit.models import calibration_text, load
 from lessonkit.quantize import quantized_model
 from tests.convert.gguf_models import small_llama
 from tests.evaluate.common import TEXT
-from tests.tiny import make_tiny_llama
+from tests.tiny import SENTENCES, make_tiny_llama
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,20 @@ def test_nf4_has_the_values_of_the_scheme(source: Path, model, tmp_path: Path) -
     found = dict(plain_weights(open_plain(tmp_path / "nf4")))
     assert set(found) == set(expected)
     assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_gptq_and_awq_folders(source: Path, model, tmp_path: Path) -> None:
+    loaded = load(source)
+    calibration = cut_calibration(
+        loaded.tokenizer, replace(calibration_text(), rows=SENTENCES * 12), num_samples=4, seqlen=16
+    )
+    to_gptq(source, tmp_path / "gptq", calibration)
+    to_awq(source, tmp_path / "awq", calibration)
+    for kind in ("gptq", "awq"):
+        found = runnable(tmp_path / kind)
+        assert f"{kind.upper()} (4 bits, groups of 128), dequantised" in found.how
+        with weights_of(model, tmp_path / kind):
+            assert torch.equal(logits(model), logits(found.model))
 
 
 def test_values_are_copies_that_outlive_the_file(source: Path, tmp_path: Path) -> None:
