@@ -84,7 +84,7 @@ def pareto(families: Mapping[str, Mapping[str, tuple[float, float]]], ylabel: st
                       ha="right", va="top")  # fmt: skip
     axes.set_yscale("log")
     axes.set(xlabel="bits a weight, all tensors of the model", ylabel=ylabel)
-    axes.margins(x=0.1, y=0.12)
+    axes.margins(x=0.16, y=0.12)
     axes.grid(True)
     handles = [*axes.get_legend_handles_labels()[0]]
     handles.append(Line2D([], [], color=FAINT, linestyle="--", label="nobody is better"))
@@ -113,11 +113,12 @@ def differences(rows: Mapping[str, tuple[float, float, float, bool]], xlabel: st
     axes.set(xlabel=xlabel)
     axes.grid(True, axis="x")
     looks = [("real", "D", RED, RED), ("may be chance", "o", BLUE, "white")]
-    axes.legend(
+    figure.legend(
         handles=[
             Line2D([], [], marker=marker, color=colour, markerfacecolor=face, label=label)
             for label, marker, colour, face in looks
         ],
-        loc="lower right",
+        loc="outside upper right",
+        ncols=2,
     )
     return figure
