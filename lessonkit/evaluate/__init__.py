@@ -2,6 +2,7 @@
 
 from lessonkit.evaluate.calibration import best_temperature
 from lessonkit.evaluate.divergence import Divergence, divergence, divergences
+from lessonkit.evaluate.documents import detokenize
 from lessonkit.evaluate.kl_base import divergence_from_base, read_kl_base, write_kl_base
 from lessonkit.evaluate.margins import RELIABLE, Margin, continuation_margins
 from lessonkit.evaluate.paired import Difference, Flips, compare, holm, mcnemar
@@ -23,6 +24,7 @@ __all__ = [
     "best_temperature",
     "compare",
     "continuation_margins",
+    "detokenize",
     "divergence",
     "divergence_from_base",
     "divergences",
