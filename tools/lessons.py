@@ -1,10 +1,11 @@
-"""What is derived from the lessons: solutions, pictures, the README's table, and the whole ledger.
+"""What is derived from the lessons: solutions, pictures, the README's two tables, the ledger.
 
     python -m tools.lessons          write all of it
     python -m tools.lessons --check  fail where something is not what the lessons say
 
 A lesson's first cell holds its title and, in bold, its question. The cell whose figure stands for
-the lesson carries the tag `picture`. The cells that add to the ledger carry the tag `ledger`.
+the lesson carries the tag `picture`; the one whose printed table the README shows, the tag `table`.
+The cells that add to the ledger carry the tag `ledger`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ PICTURES = ROOT / "docs" / "pictures"
 README = ROOT / "README.md"
 LEDGER = ROOT / "docs" / "ledger.md"
 PICTURE_TAG = "picture"
+TABLE_TAG = "table"
 LEDGER_TAG = "ledger"
 BEGIN, END = "<!-- lessons: python -m tools.lessons -->", "<!-- end of lessons -->"
+TABLE_BEGIN, TABLE_END = "<!-- formats: python -m tools.lessons -->", "<!-- end of formats -->"
 LEDGER_HEAD = """# The ledger
 
 Each lesson adds its forms of `mini` to one table: what a form costs, what it is worth, and how
@@ -85,12 +88,32 @@ def table() -> str:
     return "\n".join(rows)
 
 
+def formats() -> str:
+    """What the one cell with the tag `table` prints."""
+    printed = [
+        output.text
+        for path in lessons()
+        for cell in read(path).cells
+        if TABLE_TAG in cell.metadata.get("tags", [])
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream"
+    ]
+    if len(printed) != 1:
+        raise SystemExit(f"{len(printed)} cells with the tag 'table' print something, not 1")
+    return f"```\n{printed[0].rstrip()}\n```"
+
+
 def readme() -> str:
-    """The README with the table as the lessons give it."""
+    """The README with the tables as the lessons give them."""
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    text = _between(text, BEGIN, END, table())
+    return _between(text, TABLE_BEGIN, TABLE_END, formats())
+
+
+def _between(text: str, begin: str, end: str, content: str) -> str:
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def ledger() -> str:
@@ -140,7 +163,7 @@ def stale() -> list[str]:
     if not LEDGER.is_file() or LEDGER.read_text(encoding="utf-8") != ledger():
         found.append(f"{LEDGER.relative_to(ROOT)} has other rows than the lessons")
     if README.read_text(encoding="utf-8") != readme():
-        found.append("README.md has another table of lessons")
+        found.append("README.md has another table of lessons or formats")
     return found
 
 

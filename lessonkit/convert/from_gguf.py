@@ -7,6 +7,7 @@ matrices' type, as after a conversion from it, they return to that type.
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def from_gguf(
         )
     plan = _plan(model)
     certificate = Certificate("GGUF to Hugging Face", notes=list(model.notes))
-    config = _config(model, plan)
+    config = {**config_of(model), "torch_dtype": DTYPES[plan[EMBEDDING].dtype].torch_name}
+    files, notes = tokenizer_of(model)
     with to_checkpoint(
         model, out, certificate, "from GGUF", plan=list(plan.values()),
         max_shard_bytes=max_shard_bytes, force=force,
@@ -60,7 +62,9 @@ def from_gguf(
         for name, info in plan.items():
             _convert(passage, name, info)
         passage.writer.add_file("config.json", as_json(config))
-        _add_tokenizer(passage, model)
+        for name, content in files.items():
+            passage.writer.add_file(name, content)
+        certificate.notes += notes
     return certificate
 
 
@@ -108,10 +112,10 @@ def _convert(passage: CheckpointPassage, name: str, info: TensorInfo) -> None:
             )  # fmt: skip
 
 
-def _config(model: GgufModel, plan: dict[str, TensorInfo]) -> dict[str, Any]:
-    tied = HEAD not in plan
+def config_of(model: GgufModel) -> dict[str, Any]:
+    """The `config.json` that goes with a GGUF file's model, without a dtype."""
+    tied = HEAD not in model.own_name
     config = hf_config_of(model.metadata, model.path, tied=tied)
-    config["torch_dtype"] = DTYPES[plan[EMBEDDING].dtype].torch_name
     if ROPE_FACTORS in model.file.names():
         config["rope_scaling"] = _stretched(model, config)
     return {**config, **special_ids_of(model.metadata)}
@@ -137,20 +141,15 @@ def _stretched(model: GgufModel, config: dict[str, Any]) -> dict[str, Any]:
     return rope
 
 
-def _add_tokenizer(passage: CheckpointPassage, model: GgufModel) -> None:
+def tokenizer_of(model: GgufModel) -> tuple[dict[str, bytes], list[str]]:
+    """The files of a GGUF file's tokenizer, and notes; none unless it is SentencePiece's."""
     raw = sentencepiece_of(model.metadata)
     if raw is None:
-        passage.certificate.notes.append(
-            "the tokenizer was not rebuilt: take its files from the original model"
-        )
-        return
-    place = passage.writer.folder / "tokenizer.model"
+        return {}, ["the tokenizer was not rebuilt: take its files from the original model"]
     parse_sentencepiece(raw, Path("tokenizer.model"))
-    place.write_bytes(raw)
-    files = convert_tokenizer(
-        place, context=int(model.metadata.get(f"{model.architecture}.context_length", 2048))
-    )
-    place.unlink()
-    for name, content in files.files.items():
-        passage.writer.add_file(name, content)
-    passage.certificate.notes += files.notes
+    context = int(model.metadata.get(f"{model.architecture}.context_length", 2048))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "tokenizer.model"
+        place.write_bytes(raw)
+        files = convert_tokenizer(place, context=context)
+    return files.files, files.notes

@@ -21,6 +21,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.cut import Cut, cut
 from lessonkit.evaluate.documents import SomeText
 from lessonkit.evaluate.engine import batches, hidden_states, logits_in_parts
+from lessonkit.evaluate.processes import gathered, share
 from lessonkit.evaluate.protocols import Protocol
 from lessonkit.models.size import is_small
 from lessonkit.progress import bar
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
 
     Head = Callable[[torch.Tensor], torch.Tensor]
 
+_HIGH, _BOTH = (50, 90, 99, 99.9), (0.1, 1, 5, 50, 95, 99, 99.9)
+
 
 @dataclass(frozen=True)
 class Divergence:
     """What changed, for each scored token (tensors of that length, on the CPU).
 
     `kl` in nats and `delta_p`, the probability of the right token in the model minus that in the
-    base, are float64; `same_top` says whether both put the same token first.
+    base, are float64; `same_top` says whether both put the same token first. `text`, `sha256` and
+    `dtype` (the model's) are as in a `Perplexity`.
     """
 
     kl: torch.Tensor = field(repr=False)
@@ -44,6 +48,8 @@ class Divergence:
     same_top: torch.Tensor = field(repr=False)
     protocol: Protocol
     text: str
+    sha256: str
+    dtype: str
 
     @property
     def mean(self) -> float:
@@ -82,9 +88,20 @@ class Divergence:
         return (
             f"KL {self.mean:.5f} ± {self.error:.5f} nats a token, at most {self.largest:.3f}; "
             f"same top token {100 * self.agreement:.2f} %; right token's probability "
-            f"± {100 * self.delta_p_rms:.2f} % ({self.protocol}, {len(self.kl):,} tokens, "
-            f"{self.text})"
+            f"± {100 * self.delta_p_rms:.2f} % ({self.protocol}, {len(self.kl):,} tokens scored, "
+            f"{self.dtype}, {self.text}, sha256 {self.sha256[:8]})"
         )
+
+    def percentiles(self) -> str:
+        """Percentiles of the KL and of the change in the right token's probability, a line each.
+
+        The mean hides what a user meets: a few tokens that changed a lot.
+        """
+        kl = ", ".join(f"{percent:g} %: {self.kl_percentile(percent):.5f}" for percent in _HIGH)
+        delta = ", ".join(
+            f"{percent:g} %: {100 * self.delta_p_percentile(percent):+.2f}" for percent in _BOTH
+        )
+        return f"KL below, of the tokens       {kl}\nΔp below, in points of 100    {delta}"
 
 
 def divergence(
@@ -106,14 +123,14 @@ def divergence(
     """
     _require_one_vocabulary(base, model)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
-    groups = batches(pieces.pieces, batch)
-    collected = Collected(pieces)
-    with bar(len(pieces.pieces), "divergence", large=not is_small(model)) as progress:
+    groups = share(batches(pieces.pieces, batch))
+    collected = Collected(pieces, model)
+    with bar(sum(map(len, groups)), "divergence", large=not is_small(model)) as progress:
         for group in groups:
             read = [pieces.pieces[i] for i in group]
             states, targets = hidden_states(base, read)
             hidden, _ = hidden_states(model, read)
-            collected.add(group, states, base.get_output_embeddings(), hidden, model, targets)
+            collected.add(group, states, base.get_output_embeddings(), hidden, targets)
             progress.update(len(group))
     return collected.result()
 
@@ -138,7 +155,7 @@ def divergences(
     import torch
 
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
-    groups = batches(pieces.pieces, batch)
+    groups = share(batches(pieces.pieces, batch))
     kept = [hidden_states(model, [pieces.pieces[i] for i in group]) for group in groups]
     weight = model.get_output_embeddings().weight.detach().clone()
 
@@ -147,11 +164,11 @@ def divergences(
 
     found = {}
     for name, variant in variants.items():
-        collected = Collected(pieces)
-        with variant, bar(len(pieces.pieces), name, large=not is_small(model)) as progress:
+        collected = Collected(pieces, model)
+        with variant, bar(sum(map(len, groups)), name, large=not is_small(model)) as progress:
             for group, (states, targets) in zip(groups, kept, strict=True):
                 hidden, _ = hidden_states(model, [pieces.pieces[i] for i in group])
-                collected.add(group, states, head, hidden, model, targets)
+                collected.add(group, states, head, hidden, targets)
                 progress.update(len(group))
         found[name] = collected.result()
     return found
@@ -160,8 +177,8 @@ def divergences(
 class Collected:
     """Three numbers for each scored token, brought into the text's order."""
 
-    def __init__(self, pieces: Cut) -> None:
-        self.pieces = pieces
+    def __init__(self, pieces: Cut, model: Any) -> None:
+        self.pieces, self.model = pieces, model
         self.of_piece: dict[int, tuple[torch.Tensor, ...]] = {}
 
     def add(
@@ -170,15 +187,14 @@ class Collected:
         states: torch.Tensor,
         base_head: Head,
         hidden: torch.Tensor,
-        model: Any,
         targets: torch.Tensor,
     ) -> None:
         """Compare base and model on the pieces of a group, from their last hidden states."""
         import torch
 
-        size = model.config.vocab_size
+        size = self.model.config.vocab_size
         ours = logits_in_parts(base_head, states, size)
-        theirs = logits_in_parts(model.get_output_embeddings(), hidden, size)
+        theirs = logits_in_parts(self.model.get_output_embeddings(), hidden, size)
         parts = [
             token_divergence(torch.log_softmax(base, -1), torch.log_softmax(other, -1), targets[at])
             for (at, base), (_, other) in zip(ours, theirs, strict=True)
@@ -191,15 +207,17 @@ class Collected:
         """All tokens' numbers; an error where they are not numbers."""
         import torch
 
-        order = sorted(self.of_piece)
-        kl, delta_p, same_top = (torch.cat([self.of_piece[i][k] for i in order]) for k in range(3))
+        kl, delta_p, same_top = map(torch.cat, zip(*gathered(self.of_piece).values(), strict=True))
         if not torch.isfinite(kl).all():
             raise LessonkitError(
                 "The models' scores are not finite, so there is no divergence.",
                 where=f"{int((~torch.isfinite(kl)).sum()):,} of {len(kl):,} tokens",
                 remedy="Load the models as dtype='float32' or 'bfloat16'.",
             )
-        return Divergence(kl, delta_p, same_top, self.pieces.protocol, self.pieces.text)
+        return Divergence(
+            kl, delta_p, same_top, self.pieces.protocol, self.pieces.text, self.pieces.sha256,
+            str(self.model.dtype).removeprefix("torch."),
+        )  # fmt: skip
 
 
 def token_divergence(

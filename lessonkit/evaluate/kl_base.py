@@ -29,6 +29,7 @@ Source: llama.cpp `tools/perplexity/perplexity.cpp`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from dataclasses import dataclass, field
@@ -211,4 +212,8 @@ def divergence_from_base(
                 found.append(token_divergence(known, torch.log_softmax(logits, -1), targets[at]))
             progress.update()
     kl, delta_p, same_top = (torch.cat(column).cpu() for column in zip(*found, strict=True))
-    return Divergence(kl, delta_p, same_top, llama_cpp(opened.window), opened.path.name)
+    read = hashlib.sha256(np.ascontiguousarray(opened.tokens).tobytes())  # of tokens, not letters
+    return Divergence(
+        kl, delta_p, same_top, llama_cpp(opened.window), opened.path.name, read.hexdigest(),
+        str(model.dtype).removeprefix("torch."),
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.cut import Cut, cut
 from lessonkit.evaluate.documents import SomeText
 from lessonkit.evaluate.engine import batches, losses, token_losses
+from lessonkit.evaluate.processes import gathered, share
 from lessonkit.evaluate.protocols import Protocol, Unit
 from lessonkit.models.size import is_small
 from lessonkit.progress import bar
@@ -196,17 +197,17 @@ def perplexities(
 
 def score(model: Any, what: Cut, *, batch: int | None = None) -> Perplexity:
     """Measure a model on a text that was cut before."""
-    sums = [0.0] * len(what.pieces)
-    squares = [0.0] * len(what.pieces)
-    groups = batches(what.pieces, batch)
-    with bar(len(what.pieces), "perplexity", large=not is_small(model)) as progress:
-        for group in groups:
+    found: dict[int, tuple[float, float]] = {}  # for each piece the sum, and that of squares
+    mine = share(batches(what.pieces, batch))
+    with bar(sum(map(len, mine)), "perplexity", large=not is_small(model)) as progress:
+        for group in mine:
             pieces = [what.pieces[i] for i in group]
             parts = losses(model, pieces).double().split([piece.scored for piece in pieces])
             for i, part in zip(group, parts, strict=True):
-                sums[i], squares[i] = float(part.sum()), float(part.square().sum())
-                _require_finite(sums[i], i)
+                found[i] = float(part.sum()), float(part.square().sum())
+                _require_finite(found[i][0], i)
             progress.update(len(group))
+    sums, squares = zip(*gathered(found).values(), strict=True)
     counts = [piece.scored for piece in what.pieces]
     return Perplexity(
         mean_nll=math.fsum(sums) / what.scored,

@@ -57,7 +57,7 @@ class Protocol:
     first:
         No token before this position of a piece is scored; nor is one that was scored before.
     bos:
-        Where the beginning token stands; "none" for tokenizers without one.
+        Where the beginning token stands; "none" for tokenizers without one, or to leave it out.
     form:
         What is tokenised: "joined", "raw" or "articles" (see `documents`).
     remainder:
@@ -92,6 +92,8 @@ class Protocol:
         lm-eval takes the end token where there is no beginning token: it must score a document's
         first token, so something has to stand before it.
         """
+        if self.bos == "none":
+            return None
         bos: int | None = tokenizer.bos_token_id
         if bos is None and self.bos == "before each document":
             bos = tokenizer.eos_token_id

@@ -171,6 +171,9 @@ def test_errors_have_three_lines_and_no_traceback(
         ["recall", "mini", "--language", "xx"],
         ["compare", "a", "b", "--tolerance", "-1"],
         ["perplexity", "mini", "--split", "train"],
+        ["perplexity", "mini", "--stride", "8"],
+        ["perplexity", "mini", "--stride", "8", "--protocol", "sliding"],
+        ["divergence", "mini"],
     ],
 )
 def test_wrong_arguments(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,8 +297,8 @@ def test_what_is_named_is_measured_whatever_the_variable_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LESSONKIT_MODEL", "mini")
-    for command in ("perplexity", "recall"):
-        assert main([command, "./nowhere"]) == 2
+    for command in (["perplexity"], ["recall"], ["divergence", "mini"], ["kl-base", "out"]):
+        assert main([command[0], "./nowhere", *command[1:]]) == 2
         assert "nowhere" in capsys.readouterr().err
 
 

@@ -144,6 +144,15 @@ def test_printing(model, other, tokenizer):
     line = str(divergence(model, other, tokenizer, TEXT, **OPTIONS))
     assert line.startswith("KL 0.") and "same top token" in line and "124 tokens" in line
     assert "gptq windows of 32" in line and "\n" not in line
+    assert "float32, sample/test/en, sha256 " in line
+
+
+def test_percentiles_in_lines(model, other, tokenizer):
+    found = divergence(model, other, tokenizer, TEXT, **OPTIONS)
+    high, both = found.percentiles().splitlines()
+    assert f"99 %: {found.kl_percentile(99):.5f}" in high
+    assert f"5 %: {100 * found.delta_p_percentile(5):+.2f}" in both
+    assert both.count("%") == 7
 
 
 def test_errors(model, tokenizer):

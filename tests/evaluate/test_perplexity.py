@@ -62,6 +62,18 @@ def test_gptq(model, tokenizer, ids):
     assert found.value == pytest.approx(math.exp(mean(expected)), rel=1e-5)
 
 
+def test_without_a_beginning_token(model, tokenizer, ids):
+    expected = [
+        nll(model, ids[start:i], ids[i])
+        for start in range(1, len(ids) - WINDOW + 1, WINDOW)
+        for i in range(start + 1, start + WINDOW)
+    ]
+    protocol = replace(gptq(WINDOW), bos="none")
+    found = perplexity(model, tokenizer, TEXT, protocol=protocol)
+    assert found.mean_nll == pytest.approx(mean(expected), rel=1e-6)
+    assert "no BOS" in str(found)
+
+
 def test_the_code_of_the_gptq_paper(model, tokenizer, ids):
     """A whole window's loss times its length, divided in the end."""
     count = len(ids) // WINDOW

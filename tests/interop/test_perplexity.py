@@ -10,12 +10,12 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from lessonkit.convert import runnable, to_gguf
 from lessonkit.evaluate.divergence import divergences
 from lessonkit.evaluate.documents import detokenize, pages, raw_text
 from lessonkit.evaluate.kl_base import divergence_from_base, read_kl_base, write_kl_base
@@ -25,9 +25,7 @@ from lessonkit.models.texts import evaluation_text
 from lessonkit.quantize.rtn import quantized_model
 
 ROOT = Path(__file__).resolve().parents[2]
-LLAMA_CPP = ROOT / ".interop" / "llama.cpp"
-PERPLEXITY = LLAMA_CPP / "build" / "bin" / "llama-perplexity"
-CONVERTER = LLAMA_CPP / "convert_hf_to_gguf.py"
+PERPLEXITY = ROOT / ".interop" / "llama-cpp" / "build" / "bin" / "llama-perplexity"
 LM_EVAL = ROOT / ".interop" / "lm-eval-0.4.13" / "bin" / "python"
 REQUIRED = os.environ.get("LESSONKIT_INTEROP") == "required"
 CHUNKS = 6
@@ -87,7 +85,7 @@ def compared_with(gguf: Path, base: Path) -> str:
 @pytest.fixture(scope="module")
 def gguf(mini, tmp_path_factory):
     out = tmp_path_factory.mktemp("gguf") / "mini.gguf"
-    run(sys.executable, CONVERTER, mini, "--outtype", "f32", "--outfile", out)
+    to_gguf(mini, out, outtype="f32")
     return out
 
 
@@ -116,6 +114,20 @@ def test_llama_perplexitys_value_and_error(loaded, text, theirs):
     assert found.error == pytest.approx(error, abs=1e-4)
     other = perplexity(*loaded, text, window=512, max_windows=CHUNKS)
     assert abs(other.value - value) > 0.02, "another protocol gives another number"
+
+
+@needs_llama_cpp
+@pytest.mark.parametrize("outtype", ["q8_0", "q4_k_m", "q2_k"])
+def test_a_quantised_file_by_their_kernels_and_dequantised(mini, file, text, outtype, tmp_path):
+    """Theirs rounds each layer's inputs to 8 bits too; that is another, smaller change."""
+    to_gguf(mini, tmp_path / "x.gguf", outtype=outtype)
+    printed = run(
+        PERPLEXITY, "-m", tmp_path / "x.gguf", "-f", file, "-c", 512, "-b", 512,
+        "--chunks", CHUNKS, until="Final estimate",
+    )  # fmt: skip
+    (value, _), ours = numbers("Final estimate: PPL", printed), runnable(tmp_path / "x.gguf")
+    found = perplexity(ours.model, ours.tokenizer, text, protocol="llama.cpp", max_windows=CHUNKS)
+    assert found.value == pytest.approx(value, rel=0.01)
 
 
 @needs_llama_cpp

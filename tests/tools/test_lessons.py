@@ -43,9 +43,16 @@ def test_what_is_stale_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(lessons, "README", changed)
     found = lessons.stale()
     assert sum("is not the figure" in line for line in found) == len(lessons.lessons())
-    assert "README.md has another table of lessons" in found
+    assert "README.md has another table of lessons or formats" in found
     monkeypatch.setattr(lessons, "LEDGER", lessons.ROOT / "docs" / "no-ledger.md")
     assert any("has other rows" in line for line in lessons.stale())
+
+
+def test_the_readme_shows_what_a_lesson_printed() -> None:
+    content = lessons.formats()
+    assert content.startswith("```
+format") and content in lessons.readme()
+    assert "nf4 block 64 double quant" in content and "gptq 4 bits" in content
 
 
 def test_a_solution_brings_what_it_uses_and_no_more() -> None:

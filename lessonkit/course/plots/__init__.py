@@ -7,6 +7,7 @@ from lessonkit.course.plots.codebooks import (
     levels_under_bell,
     recall_against_bits,
 )
+from lessonkit.course.plots.evaluation import differences, pareto, pareto_front, surprise
 from lessonkit.course.plots.gguf import (
     block_bytes,
     file_map,
@@ -29,6 +30,7 @@ from lessonkit.course.plots.style import show, use_style
 __all__ = [
     "bar_table",
     "block_bytes",
+    "differences",
     "draw_bits",
     "error_against_bits",
     "file_map",
@@ -40,6 +42,8 @@ __all__ = [
     "loss_against_bits",
     "mix_grid",
     "number_line",
+    "pareto",
+    "pareto_front",
     "recall_against_bits",
     "rotary_dials",
     "rotary_layouts",
@@ -48,6 +52,7 @@ __all__ = [
     "shared_heads",
     "show",
     "spacing_plot",
+    "surprise",
     "use_style",
     "weight_histogram",
 ]
