@@ -23,7 +23,7 @@ def _gptq(commands: Commands) -> None:
             damping=options.damp,
             true_sequential=options.true_sequential,
         )
-        calibration = _calibration(options)
+        calibration = calibration_of(options)
         certificate = to_gptq(
             path_of(options.source), options.out, calibration, method,
             version=options.version, **_common(options),
@@ -115,7 +115,7 @@ def _awq(commands: Commands) -> None:
             inputs=options.inputs,
             score=options.score,
         )
-        calibration = _calibration(options)
+        calibration = calibration_of(options)
         certificate = to_awq(
             path_of(options.source), options.out, calibration, method, **_common(options)
         )
@@ -180,15 +180,15 @@ def _add_group_size(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
-    """What both methods need: how to calibrate, where to compute, how to write."""
+def add_windows(command: argparse.ArgumentParser) -> None:
+    """What is cut out of the calibration text."""
     _add(
         command,
         "--num-samples",
         type=positive,
         default=128,
         metavar="N",
-        help="windows of the text (default 128)",
+        help="windows of the calibration text (default 128)",
     )
     _add(
         command,
@@ -199,6 +199,11 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="chooses the windows (default 0)")
     command.add_argument("--language", choices=["en", "zh"], default="en", help="of the island")
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    """What both methods need: how to calibrate, where to compute, how to write."""
+    add_windows(command)
     command.add_argument(
         "--dtype", metavar="D", help="round what is not quantised to float16, ... (default: do not)"
     )
@@ -232,7 +237,8 @@ def _yes(text: str) -> bool:
     return text == "1"
 
 
-def _calibration(options: argparse.Namespace) -> Any:
+def calibration_of(options: argparse.Namespace) -> Any:
+    """The windows that the options ask for."""
     from lessonkit.convert.calibration import SEQLEN, cut_calibration
     from lessonkit.models.calibration_sources import find_calibration
     from lessonkit.models.folder import read_model_folder
