@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lessonkit.convert.awq_scaling import (
     ScaledWeight,
     by_name,
-    divide_bias,
+    divided_bias,
     output_loss,
     repeated_heads,
 )
@@ -112,7 +112,7 @@ class Awq:
         these inputs, or, slowly, of the whole "block", attention or MLP, around them (as
         AutoAWQ does for q, k, v and for gate and up).
     folded_dtype:
-        The dtype of norms that scales were folded into; None: the source's own.
+        The dtype of norms and biases that scales were folded into; None: the source's own.
     """
 
     grid: Grid = AwqGrid()
@@ -157,11 +157,11 @@ class Awq:
 
     def quantize(self, layer: DecoderLayer, hidden: torch.Tensor) -> LayerResult:
         """Quantise a layer whose inputs are `hidden`, and advance these to its outputs."""
-        collectors = {
-            linears[0]: InputCollector(layer.weight(linears[0]).shape[1], hidden.device)
-            for block in BLOCKS
-            for linears in block.inputs
-        }
+        watched = [linears[0] for block in BLOCKS for linears in block.inputs]
+        collectors = {}
+        for linear in watched:
+            weight = layer.weight(linear)
+            collectors[linear] = InputCollector(weight.shape[1], weight.device)
         layer.collect(hidden, BLOCKS, {name: one.add for name, one in collectors.items()})
         result = LayerResult()
         scaled: dict[str, ScaledWeight] = {}
@@ -212,7 +212,10 @@ class Awq:
             scales, ratio = found.scales, found.ratio
         if (into := _INTO.get(linears[0])) is not None:
             scaled[into].divide_rows(scales, heads)
-            divide_bias(layer, into, scales, heads, result)
+            bias = divided_bias(layer, into, scales, heads)
+            if bias is not None:
+                dtype = self._stored_dtype(layer, f"{into}.bias")
+                result.changed[f"{layer.prefix}{into}.bias"] = bias.to(dtype)
         else:
             scales = self._fold_into_norm(layer, block.norm, scales, result)
         for linear, weight in zip(linears, weights, strict=True):
@@ -232,14 +235,21 @@ class Awq:
 
         name = f"{norm}.weight"
         before = layer.module.get_parameter(name).data.float()
-        stored = layer.dtypes[name]
-        if self.folded_dtype is not None:
-            stored = getattr(torch, DTYPES[parse_dtype(self.folded_dtype)].torch_name)
+        stored = self._stored_dtype(layer, name)
         after = fold_into_norm(before, scales).to(stored)
         usable = after.isfinite() & (after != 0)
         after = torch.where(usable, after, before.to(stored))
         result.changed[layer.prefix + name] = after
         return torch.where(usable, before / after.float(), 1.0)
+
+    def _stored_dtype(self, layer: DecoderLayer, name: str) -> torch.dtype:
+        """The dtype that the file will have for a tensor into which scales are folded."""
+        import torch
+
+        if self.folded_dtype is None:
+            return layer.dtypes[name]
+        found: torch.dtype = getattr(torch, DTYPES[parse_dtype(self.folded_dtype)].torch_name)
+        return found
 
     def _round(
         self, layer: DecoderLayer, linear: str, scaled: ScaledWeight, result: LayerResult

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lessonkit.convert.decoder import Block, DecoderLayer
-from lessonkit.convert.layer_results import LayerResult
 from lessonkit.quantize.awq import BlockLoss, InputStatistics, fold_into_rows
 
 if TYPE_CHECKING:
@@ -45,16 +44,14 @@ def by_name(
     return dict(zip(names, weights, strict=True))
 
 
-def divide_bias(
-    layer: DecoderLayer, into: str, scales: torch.Tensor, heads: tuple[int, int] | None,
-    result: LayerResult,
-) -> None:  # fmt: skip
-    """A linear layer whose rows are divided has its bias divided too."""
+def divided_bias(
+    layer: DecoderLayer, into: str, scales: torch.Tensor, heads: tuple[int, int] | None
+) -> torch.Tensor | None:
+    """The bias of a linear layer whose rows are divided, divided like them, if it has one."""
     bias = layer.module.get_submodule(into).bias
-    if bias is not None:
-        name = f"{into}.bias"
-        divided = fold_into_rows(bias.data.float()[:, None], scales, heads).squeeze(1)
-        result.changed[layer.prefix + name] = divided.to(layer.dtypes[name])
+    if bias is None:
+        return None
+    return fold_into_rows(bias.data.float()[:, None], scales, heads).squeeze(1)
 
 
 def output_loss(

@@ -173,10 +173,11 @@ def open_source(source: str | os.PathLike[str]) -> tuple[HfCheckpoint, dict[str,
             remedy="Convert it first: lessonkit to-hf.",
         )
     config = read_json(source / "config.json")
+    packed = PackedCheckpoint.recognises(source)
+    if packed:  # its codes are read as the weights that they stand for
+        config.pop("quantization_config")
     architecture_of(config, source / "config.json")
-    if PackedCheckpoint.recognises(source):
-        return UnpackedCheckpoint(source), config
-    return HfCheckpoint(source), config
+    return UnpackedCheckpoint(source) if packed else HfCheckpoint(source), config
 
 
 def plan_gguf(

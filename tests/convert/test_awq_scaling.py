@@ -8,13 +8,12 @@ import torch
 from lessonkit.convert.awq_scaling import (
     ScaledWeight,
     by_name,
-    divide_bias,
+    divided_bias,
     output_loss,
     repeated_heads,
 )
 from lessonkit.convert.decoder import BLOCKS, Decoder, DecoderLayer
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
-from lessonkit.convert.layer_results import LayerResult
 from lessonkit.quantize.awq import InputStatistics
 from tests.tiny import make_tiny_llama
 
@@ -35,16 +34,12 @@ def test_rows_of_a_shared_value_head_are_divided_once() -> None:
 
 
 def test_a_bias_is_divided_as_its_rows_are(layer: DecoderLayer) -> None:
-    result = LayerResult()
     assert repeated_heads(layer) == (4, 2)
-    bias = layer.module.self_attn.v_proj.bias.data
-    bias.copy_(torch.arange(1.0, 33))
+    layer.module.self_attn.v_proj.bias.data.copy_(torch.arange(1.0, 33))
     pairs = torch.arange(1.0, 33).view(2, 1, 16).expand(2, 2, 16).reshape(-1)
-    divide_bias(layer, "self_attn.v_proj", pairs, (4, 2), result)
-    (divided,) = result.changed.values()
-    assert torch.equal(divided, torch.ones(32, dtype=torch.bfloat16))
-    divide_bias(layer, "mlp.up_proj", torch.ones(128), None, result)
-    assert list(result.changed) == ["model.layers.0.self_attn.v_proj.bias"]
+    divided = divided_bias(layer, "self_attn.v_proj", pairs, (4, 2))
+    assert divided is not None and torch.equal(divided, torch.ones(32))
+    assert divided_bias(layer, "mlp.up_proj", torch.ones(128), None) is None
 
 
 def test_a_blocks_loss_is_the_mean_squared_change_of_its_output(layer: DecoderLayer) -> None:
