@@ -404,7 +404,8 @@ def _file_type(outtype: str, tensors: Sequence[TensorInfo]) -> int:
     for info in tensors:
         if len(info.shape) > 1:
             counts[info.dtype] = counts.get(info.dtype, 0) + info.count
-    return FILE_TYPES[max(counts, key=lambda kind: counts[kind])]
+    most = max(counts, key=lambda kind: counts[kind])
+    return MIXES["q4_0"].file_type if most == "Q4_0" else FILE_TYPES[most]
 
 
 def _require_q4_0_grid(
