@@ -31,7 +31,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def decoded(file: Path, name: str) -> np.ndarray:
     opened = open_gguf(file)
-    return decode(opened.array(name), opened.info(name).dtype)
+    kind = opened.info(name).dtype
+    return opened.array(name) if kind == "F32" else decode(opened.array(name), kind)
 
 
 def test_blocks_are_those_of_the_gguf_package() -> None:
