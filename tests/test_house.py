@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "models": ("hub", "llama", "files"),
     "convert": ("files", "formats", "llama", "quantize", "models", "hub"),
     "evaluate": ("models", "llama", "files", "formats"),
-    "run": ("models", "llama", "files"),
+    "run": ("models", "llama", "files", "convert"),
     "course": (
         "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
     ),

@@ -164,13 +164,14 @@ def test_errors_have_three_lines_and_no_traceback(
 @pytest.mark.parametrize(
     "command",
     [
-        [],
         ["to-hf"],
         ["nonsense"],
         ["nf4", "a", "b", "--type", "x"],
         ["recall", "mini", "--language", "xx"],
         ["compare", "a", "b", "--tolerance", "-1"],
         ["perplexity", "mini", "--split", "train"],
+        ["serve", "mini", "--port", "65536"],
+        ["share", "mini", "you/mini", "--relation", "copied"],
     ],
 )
 def test_wrong_arguments(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
