@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 import sys
-import threading
+import time
 from pathlib import Path
 
 from lessonkit.cli.arguments import (
@@ -71,6 +71,7 @@ def _serve(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from lessonkit.run.serve import serving
 
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
         with serving(
             options.model,
             host=options.host,
@@ -82,13 +83,16 @@ def _serve(commands: Commands) -> None:
             cache_type=options.cache_type,
             threads=options.threads,
         ) as served:
-            if options.json:
-                found = {"address": served.address, "api": served.api, "adapters": served.adapters}
-                print(json.dumps(found), flush=True)
-            else:
-                print(f"serving {options.model}\n{served}\nCtrl-C ends", flush=True)
-            _wait_for_the_end()
-        return 0
+            try:
+                if options.json:
+                    found = {"address": served.address, "api": served.api}
+                    print(json.dumps(found | {"adapters": served.adapters}), flush=True)
+                else:
+                    print(f"serving {options.model}\n{served}\nCtrl-C ends", flush=True)
+                while True:
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                return 0
 
     command = add_command(
         commands,
@@ -127,15 +131,6 @@ def _serve(commands: Commands) -> None:
     )
     command.add_argument("--threads", type=positive, metavar="N")
     add_json(command, "the address, for scripts")
-
-
-def _wait_for_the_end() -> None:
-    """Until Ctrl-C, or until a service manager says so."""
-    ended = threading.Event()
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: ended.set())
-    while not ended.wait(1):  # with a limit: Windows sees Ctrl-C in between
-        pass
 
 
 COMMANDS = (_chat, _serve)

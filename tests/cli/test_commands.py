@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -85,7 +86,7 @@ def test_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         found: dict = json.loads(capsys.readouterr().out)
         return found
 
-    assert told("plan", "mini")["outputs"]["Q8_0"]["nbytes"] > 1_000_000
+    assert told("plan", "mini")["outputs"]["q8_0"]["nbytes"] > 1_000_000
     info = told("info", str(out))
     assert info["form"] == "gguf" and info["parameters"] > 1000
     assert info["tensors"]["model.norm.weight"] == {"dtype": "F32", "shape": [64]}
@@ -104,7 +105,7 @@ def test_bash_completes_commands_and_options() -> None:
         [sys.executable, "-m", "lessonkit.cli", "completion", "bash"],
         capture_output=True, text=True, env=ENVIRONMENT, check=True,
     ).stdout  # fmt: skip
-    function = script.rsplit("complete -o filenames -F ", 1)[1].split()[0]
+    (function,) = re.findall(r"^complete .*-F (\S+) lessonkit$", script, re.M)
     for typed, expected in ((["to-"], {"to-hf", "to-meta", "to-gguf"}),
                             (["plan", "--js"], {"--json"})):  # fmt: skip
         words = " ".join(["lessonkit", *typed])
