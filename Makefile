@@ -53,9 +53,9 @@ test: lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 --ignore=tests/interop
 
 # The variable turns "not compared" into a failure.
-# make portable SETTINGS=avx2: one of those that `python -m tools.portable --list` names.
+# make portable SETTINGS=avx2: one of those in lessonkit/testing/portable.py.
 portable: set-up
-	$(PY) -m tools.portable --workers $(WORKERS) $(SETTINGS)
+	$(PY) -m lessonkit.testing portable --workers $(WORKERS) $(SETTINGS:%=--setting %) notebooks
 
 interop: set-up $(CONVERTER)/.ready $(GGML)/.ready
 	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
@@ -65,7 +65,7 @@ lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))
 	$(PY) -m ruff format --check $(wildcard $(CODE))
 	$(PY) -m mypy
-	$(PY) -m tools.notebooks lint notebooks
+	$(PY) -m lessonkit.testing lint notebooks
 	@if PATH="$(VENV)/bin:$$PATH" command -v actionlint >/dev/null; \
 	then PATH="$(VENV)/bin:$$PATH" actionlint .github/workflows/*.yml; \
 	else echo 'actionlint is not installed: the workflows were not checked'; fi
@@ -73,10 +73,10 @@ lint: set-up
 format: set-up
 	$(PY) -m ruff check --fix $(wildcard $(CODE))
 	$(PY) -m ruff format $(wildcard $(CODE))
-	$(PY) -m tools.notebooks lint --fix notebooks
+	$(PY) -m lessonkit.testing lint --fix notebooks
 
 notebooks: set-up
-	$(PY) -m tools.notebooks refresh notebooks
+	$(PY) -m lessonkit.testing refresh notebooks
 	$(PY) -m tools.lessons
 
 texts: set-up

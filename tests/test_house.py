@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tools.notebook_rules import MACHINE_PATH
-from tools.notebooks import parse
+from lessonkit.testing.notebooks import parse
+from lessonkit.testing.rules import MACHINE_PATH
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lessonkit"
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "course": (
         "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
     ),
+    "testing": (),
     "cli": (
         "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
     ),

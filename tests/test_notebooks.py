@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.notebooks import execute, parse
+from lessonkit.testing.notebooks import execute, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"

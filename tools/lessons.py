@@ -17,8 +17,8 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools.notebook_rules import SETUP_TAG, canonical
-from tools.notebooks import execute, mended_copy, parse, setup_source
+from lessonkit.testing.notebooks import execute, mended_copy, parse, setup_source
+from lessonkit.testing.rules import SETUP_TAG, canonical
 from tools.solutions import solutions_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
