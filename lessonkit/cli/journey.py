@@ -28,10 +28,14 @@ STEPS: dict[str, dict[str, str]] = {
         "explain": "explain mini-q4.gguf --source mini",
         "from-gguf": "from-gguf mini-q4.gguf mini-back",
         "nf4": "nf4 mini mini-nf4 --double-quant",
+        "gptq": "gptq mini mini-gptq island --bits 4 --group-size 128",
+        "awq": "awq mini mini-awq island --bits 4 --group-size 128",
     },
     "Measure it": {
         "perplexity": "perplexity mini --text island",
+        "divergence": "divergence mini-q4.gguf mini",
         "recall": "recall mini --language en",
+        "kl-base": "kl-base mini mini.kld",
     },
     "Use it, and pass it on": {
         "chat": "chat mini --prompt 'The lighthouse of Cormorant Light'",

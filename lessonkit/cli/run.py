@@ -125,7 +125,7 @@ def _serve(commands: Commands) -> None:
     command.add_argument("--context", type=positive, metavar="N", help="tokens, at most")
     command.add_argument(
         "--cache-type",
-        choices=["f32", "f16", "q8_0", "q4_0"],
+        choices=["f16", "q8_0", "q4_0"],
         default="f16",
         help="what keys and values are stored in",
     )

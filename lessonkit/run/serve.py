@@ -27,7 +27,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.models.names import find_path
 from lessonkit.run.templates import as_jinja, find_template
 
-CACHE_TYPES = ("f32", "f16", "q8_0", "q4_0")
+CACHE_TYPES = ("f16", "q8_0", "q4_0")
 """What keys and values may be stored in."""
 
 
@@ -82,7 +82,7 @@ def serving(
     context:
         Tokens of prompt and answer; by default as many as the model was made for.
     cache_type:
-        What keys and values are stored in: f32, f16, q8_0 or q4_0.
+        What keys and values are stored in: f16, q8_0 or q4_0. (Its attention rounds f32 to f16.)
     threads:
         Threads that compute; by default as llama.cpp chooses.
 

@@ -19,6 +19,7 @@ import pytest
 import lessonkit
 from lessonkit.cli import build_parser, commands_of, main
 from lessonkit.cli.journey import STEPS, example_of
+from tests.test_docs import COMING
 from tests.tiny import make_tiny_llama
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(
@@ -31,7 +32,7 @@ def test_alone_it_shows_the_way(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     places = [printed.index(f"\n  {name} ") for name in COMMANDS if name in order()]
     assert len(places) == len(COMMANDS)
-    in_order = [printed.index(f"\n  {name} ") for name in order()]
+    in_order = [printed.index(f"\n  {name} ") for name in order() if name in COMMANDS]
     assert in_order == sorted(in_order)
 
 
@@ -40,7 +41,7 @@ def order() -> list[str]:
 
 
 def test_every_command_has_its_place_and_every_place_a_command() -> None:
-    assert sorted(order()) == sorted(COMMANDS)
+    assert sorted(COMMANDS) == sorted(set(order()) - COMING)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

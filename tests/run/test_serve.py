@@ -53,7 +53,7 @@ def continued(served: Served, **more: Any) -> str:
 def test_the_answer_is_the_models_own_and_then_the_port_is_closed(mini: Path, f32: Path) -> None:
     model, tokenizer = load(mini, dtype="float32")
     expected = complete(model, tokenizer, PROMPT, max_new_tokens=8)
-    with serving(f32, cache_type="f32", threads=1) as served:
+    with serving(f32, threads=1) as served:
         assert served.address.startswith("http://127.0.0.1:")
         assert continued(served) == expected and len(expected) > 10
         assert isinstance(ask(f"{served.address}/slots"), int)  # one client sees no other's prompt

@@ -24,6 +24,7 @@ from lessonkit.course.plots.numbers import (
 )
 from lessonkit.course.plots.rotary import rotary_dials, rotary_layouts
 from lessonkit.course.plots.style import show, use_style
+from lessonkit.course.plots.templates import template_strips
 
 __all__ = [
     "bar_table",
@@ -46,6 +47,7 @@ __all__ = [
     "shared_heads",
     "show",
     "spacing_plot",
+    "template_strips",
     "use_style",
     "weight_histogram",
 ]
