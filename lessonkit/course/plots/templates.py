@@ -14,7 +14,7 @@ Strip = Sequence[tuple[str, bool]]
 """Tokens as text, each with: does it belong to the template?"""
 _LETTERS = 104  # in a row
 _ROW, _GAP = 1.0, 0.9
-_TEMPLATE, _PERSON = "#F7E7B2", "#FFFFFF"
+_TEMPLATE, _HATCH, _PERSON = "#F7E7B2", "#CDB968", "#FFFFFF"
 
 
 def template_strips(strips: Mapping[str, Strip]) -> Figure:
@@ -60,7 +60,8 @@ def _draw(axes: Axes, row: Strip, y: float) -> None:
         width = len(text) + 1
         axes.add_patch(
             Rectangle(
-                (x, y), width, 0.9 * _ROW, edgecolor=FAINT, linewidth=0.6 if is_template else 1.6,
+                (x, y), width, 0.9 * _ROW,
+                edgecolor=_HATCH if is_template else FAINT, linewidth=0.8 if is_template else 1.6,
                 facecolor=_TEMPLATE if is_template else _PERSON,
                 hatch="///" if is_template else None, alpha=0.9,
             )
