@@ -25,13 +25,15 @@ SETTINGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop oldest newest lint format notebooks texts model card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
 	@echo 'make interop    compare with transformers 4.47.1 and llama.cpp, in environments of their own'
+	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
+	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
@@ -60,6 +62,17 @@ portable: set-up
 interop: set-up $(CONVERTER)/.ready $(GGML)/.ready
 	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
 	    --ignore=tests/interop/test_perplexity.py
+
+# Each in an environment of its own. That outputs are equal to the digit is promised for
+# requirements.lock only, so notebooks run here without comparison.
+oldest newest: | $(PY)
+	$(PY) -m pip install --disable-pip-version-check uv
+	$(PY) -m venv --clear .interop/$@
+	$(PY) -m uv pip install --python .interop/$@/bin/python --no-config --torch-backend=$(or $(TORCH),auto) \
+	    --upgrade --resolution $(if $(filter oldest,$@),lowest-direct,highest) --editable '.[lab,engines,test]'
+	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --durations=15 tests --ignore=tests/interop \
+	    --deselect tests/test_house.py::test_the_installed_versions_are_those_of_the_lock
+	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax notebooks
 
 lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))
