@@ -52,16 +52,21 @@ def show(found: Any, *, as_json: bool) -> None:
     print(json.dumps(asdict(found), default=str) if as_json else found)
 
 
-def read_secret(file: Path) -> str:
-    """The one word in a file: on a command line, every process list would show it."""
+def read_text(file: Path) -> str:
+    """The text in a file that an argument names."""
     try:
-        words = file.read_text(encoding="utf-8").split()
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise LessonkitError(
-            f"The key cannot be read: {type(error).__name__}.",
+            f"The file cannot be read: {type(error).__name__}.",
             where=file,
-            remedy="Name a text file that holds the key and nothing else.",
+            remedy="Name a text file.",
         ) from error
+
+
+def read_secret(file: Path) -> str:
+    """The one word in a file: on a command line, every process list would show it."""
+    words = read_text(file).split()
     if len(words) != 1:
         raise LessonkitError(
             "The file does not hold one word, the key.",

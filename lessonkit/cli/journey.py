@@ -57,8 +57,8 @@ def example_of(command: str) -> str | None:
 def overview(summaries: dict[str, str]) -> str:
     """The journey, a line a command. `summaries` says what each does; others come at the end."""
     placed = {name for step in STEPS.values() for name in step}
-    rest = dict.fromkeys(name for name in summaries if name not in placed)
-    lines = []
+    rest = {name: "" for name in summaries if name not in placed}
+    lines: list[str] = []
     for title, step in [*STEPS.items(), ("And", rest)]:
         names = [name for name in step if name in summaries]
         if names:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lessonkit.cli.arguments import Commands, add_command, path_of
+from lessonkit.cli.arguments import Commands, add_command, path_of, read_text
 from lessonkit.errors import LessonkitError
 
 
@@ -17,7 +17,7 @@ def _share(commands: Commands) -> None:
         from lessonkit.hub.publish import prepare, publish
 
         path = path_of(options.path)
-        measured = [file.read_text(encoding="utf-8") for file in options.measured]
+        measured = [read_text(file) for file in options.measured]
         facts = Facts(options.base, options.relation, options.licence, measured)
         parcel = prepare(path, options.repository, facts)
         if not (path / "adapter_config.json").is_file():

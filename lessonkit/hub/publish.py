@@ -91,8 +91,7 @@ def prepare(path: str | os.PathLike[str], repository: str, facts: Facts | None =
         raise LessonkitError(
             "There are no weights here.", where=path, remedy="Name a model's folder or file."
         )
-    file = certificate_of(path) if path.is_dir() else certificate_beside(path)
-    certificate = read_json(file) if file is not None and file.is_file() else {}
+    certificate = _certificate(path)
     listed = [(item.name, item.nbytes, item.sha256) for item in items]
     card = model_card(repository, _library(going), certificate, listed, facts)
     items.append(_item(CARD, card.encode()))
@@ -169,6 +168,15 @@ def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
     beside = certificate_beside(path)
     if beside.is_file():
         yield beside.name, beside
+
+
+def _certificate(path: Path) -> dict[str, Any]:
+    """The certificate: the folder's own, or that beside its only GGUF file; empty without one."""
+    own = certificate_of(path) if path.is_dir() else None
+    ggufs = list(path.glob("*.gguf")) if path.is_dir() else [path]
+    if own is None and len(ggufs) == 1 and certificate_beside(ggufs[0]).is_file():
+        own = certificate_beside(ggufs[0])
+    return read_json(own) if own is not None else {}
 
 
 def _is_hidden(name: str) -> bool:

@@ -139,6 +139,8 @@ def test_share_shows_everything_and_sends_nothing(
     for part in ("whole and unaltered", "tiny.gguf.certificate.json", "base_model: you/base",
                  "perplexity 12.3, protocol gptq", "dry run: nothing was sent"):  # fmt: skip
         assert part in printed
+    assert main([*command, "--dry-run", "--measured", str(tmp_path / "nowhere")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
     assert main(command) == 2  # nobody is there to say yes
     assert "Nothing was sent" in capsys.readouterr().err
     raw = bytearray(Path(out).read_bytes())

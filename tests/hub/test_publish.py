@@ -64,6 +64,11 @@ def test_an_upload_arrives_and_can_be_fetched_and_verified(
     file = tmp_path / "tiny.gguf"
     to_gguf(model, file, outtype="q8_0")
     parcel = prepare(file, "you/tiny-gguf", Facts("you/tiny", licence="mit"))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for each in (file, file.with_name("tiny.gguf.certificate.json")):
+        (folder / each.name).write_bytes(each.read_bytes())
+    assert prepare(folder, "you/tiny-gguf", Facts("you/tiny", licence="mit")).card == parcel.card
     where = publish(parcel, endpoint=hub.address)
     assert where.startswith(f"{hub.address}/you/tiny-gguf/commit/")
     assert hub.created["you/tiny-gguf"]["visibility"] == "private"
