@@ -105,6 +105,7 @@ def serving(
         asked.api_keys = [api_key] if api_key else []
         asked.cors_origins = f"http://{host}:{port}"
         asked.endpoint_slots = False  # it would show one client's prompt to another
+        asked.endpoint_metrics = True  # for `_start`
         asked.verbosity = 1  # errors alone
         asked.n_ctx = context or 0
         asked.cache_type_k = asked.cache_type_v = _cache_type(library, cache_type)
@@ -215,7 +216,11 @@ def _switched_on(library: Any, file: Path) -> Any:
 
 def _start(library: Any, asked: Any, model: str | os.PathLike[str]) -> Any:
     try:
-        return library.Server(asked)
+        server = library.Server(asked)
+        # Answered by the server's work loop, so it is running now. A server that is ended before
+        # its loop has begun waits for that loop for ever (xllamacpp 2026.10).
+        server.handle_metrics()
+        return server
     except RuntimeError as error:
         raise LessonkitError(
             "llama.cpp's server did not start; above stands what it says itself.",

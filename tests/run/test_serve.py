@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -87,6 +88,16 @@ def test_the_template_reaches_the_chat(f32: Path) -> None:
         assert prompt.endswith("### Instruction:\nA river?\n\n### Response:\n")
         chat = ask(f"{served.api}/chat/completions", asked | {"max_tokens": 4})
         assert chat["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_a_server_that_nobody_asks_ends_too(f32: Path) -> None:
+    """In a process of its own, and often: one that hangs would hang for ever."""
+    script = (
+        "from lessonkit.run.serve import serving\n"
+        f"for _ in range(12):\n    with serving({str(f32)!r}, threads=1):\n        pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=300, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("cache", ["f16", "q8_0"])
