@@ -25,13 +25,15 @@ SETTINGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop oldest newest lint format notebooks texts model card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
 	@echo 'make interop    compare with transformers 4.47.1 and llama.cpp, in environments of their own'
+	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
+	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
@@ -53,19 +55,30 @@ test: lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 --ignore=tests/interop
 
 # The variable turns "not compared" into a failure.
-# make portable SETTINGS=avx2: one of those that `python -m tools.portable --list` names.
+# make portable SETTINGS=avx2: one of those in lessonkit/testing/portable.py.
 portable: set-up
-	$(PY) -m tools.portable --workers $(WORKERS) $(SETTINGS)
+	$(PY) -m lessonkit.testing portable --workers $(WORKERS) $(SETTINGS:%=--setting %) notebooks
 
 interop: set-up $(CONVERTER)/.ready $(GGML)/.ready
 	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
 	    --ignore=tests/interop/test_perplexity.py
 
+# Each in an environment of its own. That outputs are equal to the digit is promised for
+# requirements.lock only, so notebooks run here without comparison.
+oldest newest: | $(PY)
+	$(PY) -m pip install --disable-pip-version-check uv
+	$(PY) -m venv --clear .interop/$@
+	$(PY) -m uv pip install --python .interop/$@/bin/python --no-config --torch-backend=$(or $(TORCH),auto) \
+	    --upgrade --resolution $(if $(filter oldest,$@),lowest-direct,highest) --editable '.[lab,engines,test]'
+	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --durations=15 tests --ignore=tests/interop \
+	    --deselect tests/test_house.py::test_the_installed_versions_are_those_of_the_lock
+	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax notebooks
+
 lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))
 	$(PY) -m ruff format --check $(wildcard $(CODE))
 	$(PY) -m mypy
-	$(PY) -m tools.notebooks lint notebooks
+	$(PY) -m lessonkit.testing lint notebooks
 	@if PATH="$(VENV)/bin:$$PATH" command -v actionlint >/dev/null; \
 	then PATH="$(VENV)/bin:$$PATH" actionlint .github/workflows/*.yml; \
 	else echo 'actionlint is not installed: the workflows were not checked'; fi
@@ -73,10 +86,10 @@ lint: set-up
 format: set-up
 	$(PY) -m ruff check --fix $(wildcard $(CODE))
 	$(PY) -m ruff format $(wildcard $(CODE))
-	$(PY) -m tools.notebooks lint --fix notebooks
+	$(PY) -m lessonkit.testing lint --fix notebooks
 
 notebooks: set-up
-	$(PY) -m tools.notebooks refresh notebooks
+	$(PY) -m lessonkit.testing refresh notebooks
 	$(PY) -m tools.lessons
 
 texts: set-up

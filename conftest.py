@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tools.notebooks import use_reproducible_environment
+from lessonkit.testing.notebooks import use_reproducible_environment
 
 use_reproducible_environment()

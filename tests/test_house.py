@@ -18,8 +18,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tools.notebook_rules import MACHINE_PATH
-from tools.notebooks import parse
+from lessonkit.testing.notebooks import parse
+from lessonkit.testing.rules import MACHINE_PATH
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lessonkit"
@@ -35,10 +35,11 @@ MAY_IMPORT = {
     "models": ("hub", "llama", "files"),
     "convert": ("files", "formats", "llama", "quantize", "models", "hub"),
     "evaluate": ("models", "llama", "files", "formats"),
-    "run": ("models", "llama", "files"),
+    "run": ("models", "llama", "files", "convert"),
     "course": (
         "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
     ),
+    "testing": (),
     "cli": (
         "formats", "files", "hub", "llama", "quantize", "models", "convert", "evaluate", "run",
     ),

@@ -4,8 +4,9 @@
     python -m tools.lessons --check  fail where something is not what the lessons say
 
 A lesson's first cell holds its title and, in bold, its question. The cell whose figure stands for
-the lesson carries the tag `picture`; the one whose printed table the README shows, the tag `table`.
-The cells that add to the ledger carry the tag `ledger`.
+the lesson carries the tag `picture`; the one whose printed table the README shows, the tag `table`;
+the cells that add to the ledger, the tag `ledger`. Where pyproject.toml says the repository's address
+on GitHub (`[project.urls]`, `Repository`), and only there, each row has a badge that opens it in Colab.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import argparse
 import base64
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 from nbformat import NotebookNode
 
-from tools.notebook_rules import SETUP_TAG, canonical
-from tools.notebooks import execute, mended_copy, parse, setup_source
+from lessonkit.testing.notebooks import execute, mended_copy, parse, setup_source
+from lessonkit.testing.rules import SETUP_TAG, canonical
 from tools.solutions import solutions_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +79,26 @@ def picture(path: Path) -> tuple[bytes, str]:
     raise SystemExit(f"{path.name}: no cell with the tag 'picture' shows a figure")
 
 
+def repository() -> str | None:
+    """The repository on GitHub, owner/name, as pyproject.toml has it: the one place for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "")
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", address)
+    return found[1] if found else None
+
+
+def badge(name: str) -> str:
+    """A badge that opens a notebook in Colab; nothing where the address is not known."""
+    where = repository()
+    if where is None:
+        return ""
+    colab = "https://colab.research.google.com"
+    return (
+        f" [![Open in Colab]({colab}/assets/colab-badge.svg)]"
+        f"({colab}/github/{where}/blob/main/notebooks/{name})"
+    )
+
+
 def table() -> str:
     """The README's table: a row a lesson, its picture, its title, its question."""
     rows = ["| | lesson | the question it answers |", "|---|---|---|"]
@@ -84,7 +106,8 @@ def table() -> str:
         title, question = title_and_question(path)
         _, alt = picture(path)
         image = f'<img src="docs/pictures/{path.stem[:2]}.png" width="260" alt="{alt}">'
-        rows.append(f"| {image} | [{title}](notebooks/{path.name}) | {question} |")
+        link = f"[{title}](notebooks/{path.name}){badge(path.name)}"
+        rows.append(f"| {image} | {link} | {question} |")
     return "\n".join(rows)
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from lessonkit.cli.journey import example_of
+from lessonkit.errors import LessonkitError
 
 # argparse has no public name for it.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -15,7 +20,17 @@ def add_command(
     commands: Commands, name: str, summary: str, run: Callable[[argparse.Namespace], int]
 ) -> argparse.ArgumentParser:
     """Add a command; `run` takes the parsed options and returns the exit status."""
-    command = commands.add_parser(name, help=summary, description=summary)
+    example = example_of(name)
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}" if example else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "-q", "--quiet", action="store_true", help="print errors alone; the exit status tells"
+    )
     command.set_defaults(run=run, parser=command)
     return command
 
@@ -25,6 +40,40 @@ def add_force(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--force", action="store_true", help="replace an output that lessonkit wrote before"
     )
+
+
+def add_json(command: argparse.ArgumentParser, what: str = "all that was found") -> None:
+    """`--json`, for commands whose answer a script may want."""
+    command.add_argument("--json", action="store_true", help=f"{what}, as JSON")
+
+
+def show(found: Any, *, as_json: bool) -> None:
+    """Print a result, a dataclass, as text or as JSON."""
+    print(json.dumps(asdict(found), default=str) if as_json else found)
+
+
+def read_text(file: Path) -> str:
+    """The text in a file that an argument names."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LessonkitError(
+            f"The file cannot be read: {type(error).__name__}.",
+            where=file,
+            remedy="Name a text file.",
+        ) from error
+
+
+def read_secret(file: Path) -> str:
+    """The one word in a file: on a command line, every process list would show it."""
+    words = read_text(file).split()
+    if len(words) != 1:
+        raise LessonkitError(
+            "The file does not hold one word, the key.",
+            where=file,
+            remedy="Write a key into it, for example with: openssl rand -hex 24",
+        )
+    return words[0]
 
 
 def path_of(name: str) -> Path:
@@ -47,6 +96,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return number
+
+
+def port(text: str) -> int:
+    """A port, or 0 for any free one."""
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
     return number
 
 

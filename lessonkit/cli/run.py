@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
+import signal
 import sys
+import time
 from pathlib import Path
 
-from lessonkit.cli.arguments import Commands, add_command, not_negative, positive
+from lessonkit.cli.arguments import (
+    Commands,
+    add_command,
+    add_json,
+    not_negative,
+    port,
+    positive,
+    read_secret,
+)
 
 
 def _chat(commands: Commands) -> None:
@@ -56,4 +67,70 @@ def _chat(commands: Commands) -> None:
     command.add_argument("--dtype", metavar="D", help="load as float32, bfloat16, ...")
 
 
-COMMANDS = (_chat,)
+def _serve(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.run.serve import serving
+
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service manager's Ctrl-C
+        with serving(
+            options.model,
+            host=options.host,
+            port=options.port,
+            api_key=read_secret(options.api_key_file) if options.api_key_file else None,
+            adapters=options.adapter,
+            template=options.template,
+            context=options.context,
+            cache_type=options.cache_type,
+            threads=options.threads,
+        ) as served:
+            try:
+                if options.json:
+                    found = {"address": served.address, "api": served.api}
+                    print(json.dumps(found | {"adapters": served.adapters}), flush=True)
+                else:
+                    print(f"serving {options.model}\n{served}\nCtrl-C ends", flush=True)
+                while True:
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                return 0
+
+    command = add_command(
+        commands,
+        "serve",
+        "an OpenAI-compatible server, and a chat page, on this machine",
+        run,
+    )
+    command.add_argument("model", metavar="MODEL", help="a .gguf file, a folder, a Hub id, or mini")
+    command.add_argument("--port", type=port, default=8080, metavar="P", help="0: a free one")
+    command.add_argument(
+        "--host", default="127.0.0.1", metavar="H", help="another address needs a key"
+    )
+    command.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="a file that holds the key to ask for"
+    )
+    command.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="A",
+        help="a PEFT folder or a .gguf adapter, on unless a request says otherwise; "
+        "may be repeated",
+    )
+    command.add_argument(
+        "--template",
+        choices=["alpaca", "zephyr", "llama-2"],
+        help="the text around a question (default: the one in the model's file)",
+    )
+    command.add_argument("--context", type=positive, metavar="N", help="tokens, at most")
+    command.add_argument(
+        "--cache-type",
+        choices=["f16", "q8_0", "q4_0"],
+        default="f16",
+        help="what keys and values are stored in",
+    )
+    command.add_argument("--threads", type=positive, metavar="N")
+    add_json(command, "the address, for scripts")
+
+
+COMMANDS = (_chat, _serve)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from lessonkit.convert.gguf_model import GgufModel, is_gguf_model
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
@@ -81,6 +81,19 @@ def overview(model: OpenModel) -> str:
     if model.shape:
         lines.append(f"shape       {model.shape}")
     return "\n".join([*lines, *(f"note        {note}" for note in model.notes)])
+
+
+def as_plain(model: OpenModel) -> dict[str, Any]:
+    """What is known of a model, in lists, dicts and numbers: as JSON takes it."""
+    infos = [model.info(name) for name in model.names()]
+    return {
+        "form": model.form,
+        "files": [file.name for file in model.weight_files],
+        "parameters": model.parameters,
+        "bytes": sum(info.nbytes for info in infos),
+        "notes": list(model.notes),
+        "tensors": {info.name: {"dtype": info.dtype, "shape": list(info.shape)} for info in infos},
+    }
 
 
 def tensor_list(model: OpenModel) -> str:

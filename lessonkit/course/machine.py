@@ -25,6 +25,8 @@ LIBRARIES: dict[str, str | None] = {
     "bitsandbytes": "the comparisons with bitsandbytes (lessons 01 and 02)",
     "gguf": "the comparisons with ggml (lessons 02 and 05)",
     "peft": "fine-tuning and the comparisons with PEFT (lessons 02 and 04)",
+    "xllamacpp": "llama.cpp and its server (lesson 09)",
+    "openai": "talking to that server with OpenAI's client (lesson 09)",
     "datasets": "WikiText-2 (the embedded texts work without it)",
 }
 

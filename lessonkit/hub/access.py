@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from typing import Any, NoReturn
 
 from lessonkit.errors import LessonkitError
+from lessonkit.files.atomic import CERTIFICATE_NAME
 from lessonkit.files.integrity import GIT_BLOB, inner_name
 from lessonkit.hub.companions import companions_among
 
@@ -47,7 +48,8 @@ def needed_files(names: Iterable[str], forms: Sequence[str] = tuple(FORMS)) -> l
     `forms` are the forms of weights that are welcome, the best first. Empty: there are none.
     """
     top = sorted(name for name in names if "/" not in name)
-    small = companions_among(top)
+    certificates = [n for n in top if n == CERTIFICATE_NAME or n.endswith(".certificate.json")]
+    small = companions_among(top) + certificates
     for form in forms:
         weights = _matching(top, FORMS[form])
         if any(name.endswith(_WEIGHTS) for name in weights):

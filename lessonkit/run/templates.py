@@ -84,6 +84,31 @@ def find_template(name: str) -> Template:
     return TEMPLATES[name]
 
 
+def as_jinja(template: Template) -> str:
+    """The template in Jinja's language, as servers and tokenizers read it.
+
+    It gives what `Template.prompt` gives for the same talk, up to where the next answer begins.
+    """
+    question, system = "\0", "\1"  # stand-ins, to see what stands around them
+    before, after = template.question(question).split(question)
+    opening, rest = template.system(system, template.question(question)).split(system)
+    between, end = rest.split(question)
+    trimmed = template.question(f" {question} ") == template.question(question)
+    words = "message.content | trim" if trimmed else "message.content"
+    first = f"{json.dumps(opening)} ~ talk.told ~ {json.dumps(between)} ~ words ~ {json.dumps(end)}"
+    return (
+        f"{{%- set talk = namespace(told={json.dumps(template.default_system)}) -%}}"
+        "{%- for message in messages -%}"
+        f"{{%- set words = {words} -%}}"
+        "{%- if message.role == 'system' -%}{%- set talk.told = message.content -%}"
+        "{%- elif message.role != 'user' -%}"
+        f"{{{{- message.content ~ {json.dumps(template.answer_end)} -}}}}"
+        f"{{%- elif talk.told -%}}{{{{- {first} -}}}}{{%- set talk.told = '' -%}}"
+        f"{{%- else -%}}{{{{- {json.dumps(before)} ~ words ~ {json.dumps(after)} -}}}}"
+        "{%- endif -%}{%- endfor -%}"
+    )
+
+
 def template_warning(template: str, model: Path, adapter: Path | None = None) -> str | None:
     """A warning, if nothing says that the model was ever trained on instructions.
 

@@ -164,7 +164,6 @@ def test_errors_have_three_lines_and_no_traceback(
 @pytest.mark.parametrize(
     "command",
     [
-        [],
         ["to-hf"],
         ["nonsense"],
         ["nf4", "a", "b", "--type", "x"],
@@ -174,6 +173,8 @@ def test_errors_have_three_lines_and_no_traceback(
         ["perplexity", "mini", "--stride", "8"],
         ["perplexity", "mini", "--stride", "8", "--protocol", "sliding"],
         ["divergence", "mini"],
+        ["serve", "mini", "--port", "65536"],
+        ["share", "mini", "you/mini", "--relation", "copied"],
     ],
 )
 def test_wrong_arguments(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from jinja2 import Environment
 
 from lessonkit.errors import LessonkitError
-from lessonkit.run.templates import TEMPLATES, find_template, template_warning
+from lessonkit.run.templates import TEMPLATES, as_jinja, find_template, template_warning
 
 # Zephyr's own chat template, as in its tokenizer_config.json (system, user, assistant alike).
 ZEPHYR = "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}</s>\n{% endfor %}<|assistant|>\n"
@@ -83,3 +83,21 @@ def test_signs_of_instruction(tmp_path, file, content):
 def test_an_adapters_name_counts(tmp_path):
     assert template_warning("alpaca", tmp_path / "base", tmp_path / "zh")
     assert template_warning("alpaca", tmp_path / "base", tmp_path / "chat") is None
+
+
+@pytest.mark.parametrize("system", ["", 'Be "brief".'])
+@pytest.mark.parametrize("history", [[], [("Hi", "Hello."), (" a\nb ", "{{ c }}")]])
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_in_jinja_a_talk_is_the_same_text(name, history, system):
+    messages = [{"role": "system", "content": system}] if system else []
+    for asked, answered in history:
+        messages += [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": answered},
+        ]
+    messages.append({"role": "user", "content": " Name a river.\n"})
+    template = TEMPLATES[name]
+    for options in ({}, {"trim_blocks": True, "lstrip_blocks": True}):  # jinja's, transformers'
+        jinja = Environment(keep_trailing_newline=True, **options).from_string(as_jinja(template))
+        rendered = jinja.render(messages=messages, add_generation_prompt=True)
+        assert rendered == template.prompt(" Name a river.\n", history, system)

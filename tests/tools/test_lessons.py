@@ -61,3 +61,26 @@ def test_a_solution_brings_what_it_uses_and_no_more() -> None:
     text = "\n".join(parts)
     assert "def nearest_codes(" in text and "LEVELS = {" in text and "import numpy as np" in text
     assert "four_bit_cost" not in text and "EXERCISES" not in text
+
+
+@pytest.mark.parametrize(
+    "address, where",
+    [
+        ("https://github.com/you/bits.of-weights", "you/bits.of-weights"),
+        ("https://github.com/you/bits.git", "you/bits"),
+        ("https://github.com/you/bits/", "you/bits"),
+        ("https://example.org/you/bits", None),
+        (None, None),
+    ],
+)
+def test_badges_come_from_the_one_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, where: str | None
+) -> None:
+    urls = f'[project.urls]\nRepository = "{address}"\n' if address else ""
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "x"\n{urls}', encoding="utf-8")
+    monkeypatch.setattr(lessons, "ROOT", tmp_path)
+    found = lessons.badge("01_a.ipynb")
+    if where is None:
+        assert found == ""
+    else:
+        assert found.endswith(f"/github/{where}/blob/main/notebooks/01_a.ipynb)")

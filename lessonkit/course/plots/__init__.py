@@ -26,6 +26,7 @@ from lessonkit.course.plots.numbers import (
 )
 from lessonkit.course.plots.rotary import rotary_dials, rotary_layouts
 from lessonkit.course.plots.style import show, use_style
+from lessonkit.course.plots.templates import template_strips
 
 __all__ = [
     "bar_table",
@@ -53,6 +54,7 @@ __all__ = [
     "show",
     "spacing_plot",
     "surprise",
+    "template_strips",
     "use_style",
     "weight_histogram",
 ]

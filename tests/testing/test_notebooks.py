@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tools.notebook_rules import LONGEST_CODE, LONGEST_TEXT, METADATA, is_readable, tidy
-from tools.notebooks import lint, main, refresh
+from lessonkit.testing.notebooks import lint, refresh, reproducible_environment
+from lessonkit.testing.rules import LONGEST_CODE, LONGEST_TEXT, METADATA
 
 SETUP = "import math\n\nMODEL = 'mini'"
 PIXEL = base64.b64encode(b"not really a picture").decode()
@@ -399,51 +396,20 @@ def test_solutions_have_the_set_up_cell_of_the_folder_above(folder: Path) -> Non
     assert [f.cell for f in lint(save(folder / "solutions", book))] == ["setup"]
 
 
-def test_without_a_first_lesson_the_set_up_cell_cannot_be_compared(tmp_path: Path) -> None:
-    (found,) = lint(save(tmp_path, clean_book()))
-    assert "cannot be compared" in found.problem
+def test_without_a_first_lesson_no_set_up_cell_is_asked_for(tmp_path: Path) -> None:
+    assert lint(save(tmp_path, clean_book())) == []
+    book = clean_book()
+    no_setup(book)
+    assert lint(save(tmp_path, book)) == []
 
 
-# --- properties -------------------------------------------------------------------------------
+def test_the_number_of_threads_reaches_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reproducible_environment()["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("LESSONKIT_THREADS", "4")
+    assert reproducible_environment()["OMP_NUM_THREADS"] == "4"
 
 
-@given(st.text(alphabet="ab \n\t"), st.sampled_from(["code", "markdown"]))
-def test_tidying_twice_changes_nothing_more_and_no_visible_letter(source: str, kind: str) -> None:
-    once = tidy(source, kind)
-    assert tidy(once, kind) == once
-    assert "".join(once.split()) == "".join(source.split())
-
-
-@given(st.uuids())
-def test_ids_drawn_at_random_are_never_readable(uuid: Any) -> None:
-    assert not is_readable(str(uuid))
-    if re.search("[0-9]", str(uuid)[:8]):
-        assert not is_readable(str(uuid)[:8])
-
-
-# --- the command line and refresh -------------------------------------------------------------
-
-
-def test_the_command_line_takes_folders_and_says_how_many(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save(folder, clean_book())
-    (folder / ".ipynb_checkpoints").mkdir()
-    save(folder / ".ipynb_checkpoints", {**clean_book(), "metadata": {}})
-    assert main(["lint", str(folder)]) == 0
-    assert "2 notebooks, 0 findings" in capsys.readouterr().out
-
-    bad = clean_book()
-    wrong_count(bad)
-    path = save(folder, bad)
-    assert main(["lint", str(path)]) == 1
-    assert f"{path}: cell product: " in capsys.readouterr().out
-    assert main(["lint", "--fix", str(folder)]) == 0
-
-
-def test_the_command_line_names_a_missing_path(folder: Path) -> None:
-    with pytest.raises(SystemExit):
-        main(["lint", str(folder / "no.ipynb")])
+# --- refresh  -------------------------------------------------------------
 
 
 def test_refresh_runs_the_cells_in_the_notebooks_folder_and_keeps_clean_outputs(

@@ -1,28 +1,22 @@
-"""Keep notebooks clean: `lint`, `lint --fix` and `refresh`.
-
-    python -m tools.notebooks lint notebooks          report what is wrong
-    python -m tools.notebooks lint --fix notebooks    mend what can be mended, report the rest
-    python -m tools.notebooks refresh notebooks       run them and keep their new outputs
+"""Notebooks as files: run one, lint one, mend it, keep its new outputs.
 
 A clean notebook has one possible form on disk, so that a change to a lesson shows in a diff as
-that change and nothing else. `tools/notebook_rules.py` holds the rules.
+that change and nothing else. `testing.rules` holds the rules.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from tools.notebook_rules import (
+from lessonkit.testing.rules import (
     MEND,
     MENDINGS,
     REFERENCE,
@@ -143,7 +137,10 @@ def parse(text: str) -> NotebookNode:
 
 
 def setup_source(path: Path) -> str | None:
-    """The set-up cell that the notebook at `path` must have: the one of the first lesson."""
+    """The set-up cell that the notebook at `path` must have: the one of 00_start_here.ipynb.
+
+    None where no such notebook lies in the folder or the one above: then there is no such rule.
+    """
     for folder in (path.parent, path.parent.parent):
         reference = folder / REFERENCE
         if not reference.is_file():
@@ -224,46 +221,3 @@ def refresh(path: Path) -> list[Finding]:
         return [Finding(path, "", f"stops at an error, and is left as it was:\n{error}", "")]
     write(path, canonical(mended_copy(notebook, setup_source(path))))
     return lint(path)
-
-
-def notebooks_in(paths: Sequence[Path]) -> list[Path]:
-    """The notebooks named, and those inside the folders named, without Jupyter's checkpoints."""
-    found: list[Path] = []
-    for path in paths:
-        inside = sorted(path.rglob("*.ipynb")) if path.is_dir() else [path]
-        found += [p for p in inside if ".ipynb_checkpoints" not in p.parts]
-    return found
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when every notebook is clean."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    linting = commands.add_parser("lint", help="report what is wrong")
-    linting.add_argument("--fix", action="store_true", help="mend what can be mended")
-    refreshing = commands.add_parser("refresh", help="run, and keep the new outputs")
-    for command in (linting, refreshing):
-        command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    options = parser.parse_args(arguments)
-
-    missing = [path for path in options.paths if not path.exists()]
-    if missing:
-        parser.error(f"no such file or folder: {', '.join(map(str, missing))}")
-    found: list[Finding] = []
-    paths = notebooks_in(options.paths)
-    if options.command == "refresh":
-        use_reproducible_environment()
-    for path in paths:
-        if options.command == "lint":
-            found += lint(path, fix=options.fix)
-        else:
-            print(f"running {path}", flush=True)
-            found += refresh(path)
-    for finding in found:
-        print(finding)
-    print(f"{len(paths)} notebooks, {len(found)} findings")
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

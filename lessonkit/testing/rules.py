@@ -1,7 +1,7 @@
 """The rules of a clean notebook: what can be mended, and what only a person can mend.
 
 A rule that can be mended is written as its mending, a function that changes the notebook: a cell
-that it would change is a finding. `tools/notebooks.py` applies the rules to files.
+that it would change is a finding. `testing.notebooks` applies the rules to files.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = "00_start_here.ipynb"
 SETUP_TAG = "setup"
 LONGEST_CODE = 24
 LONGEST_TEXT = 40
 SHORTEST_ALT = 20
-MEND = "Run `make format`, or `python -m tools.notebooks lint --fix` on this file."
+MEND = "Run `python -m lessonkit.testing lint --fix` on this file."
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -208,7 +207,7 @@ def machine_path(text: str) -> str | None:
     found = MACHINE_PATH.search(text)
     if found:
         return found.group()
-    own = [ROOT, Path.home(), Path(tempfile.gettempdir())]
+    own = [Path.cwd(), Path.home(), Path(tempfile.gettempdir())]
     names = [str(folder) for folder in own if folder != Path(folder.anchor)]
     return next((n for n in names if re.search(rf"(?<![\w.]){re.escape(n)}(?![\w.-])", text)), None)
 
@@ -259,14 +258,23 @@ def check_cell(cell: NotebookNode) -> Iterator[tuple[str, str]]:
 
 
 def check_whole(notebook: NotebookNode, setup: str | None) -> Iterator[tuple[str, str, str]]:
-    """What is wrong with the notebook as a whole: cell id, problem, what to do."""
+    """What is wrong with the notebook as a whole: cell id, problem, what to do.
+
+    `setup` is the set-up cell that all notebooks of a folder share; None: they share none.
+    """
     first = notebook.cells[0] if notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "", "does not begin with a title", "Make its first cell Markdown: `# Title`."
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     waiting = sum(cell.execution_count is None for cell in code)
     if waiting:
-        yield "", f"has {waiting} code cells that were never run", "Run `make notebooks`."
+        yield (
+            "",
+            f"has {waiting} code cells that were never run",
+            "Run `python -m lessonkit.testing refresh` on it.",
+        )
+    if setup is None:
+        return
     marked = [cell for cell in notebook.cells if SETUP_TAG in cell.metadata.get("tags", [])]
     if len(marked) != 1:
         yield (
@@ -275,11 +283,5 @@ def check_whole(notebook: NotebookNode, setup: str | None) -> Iterator[tuple[str
             f"Copy the cell tagged `{SETUP_TAG}` from {REFERENCE}, with its tag.",
         )
     for cell in marked:
-        if setup is None:
-            yield (
-                cell.get("id", ""),
-                "has a set-up cell that cannot be compared",
-                f"Put {REFERENCE}, with a cell tagged `{SETUP_TAG}`, beside it or one folder up.",
-            )
-        elif cell.source != setup:
+        if cell.source != setup:
             yield cell.get("id", ""), f"differs from the set-up cell of {REFERENCE}", MEND

@@ -1,0 +1,7 @@
+"""`python -m lessonkit.testing`: notebooks under test."""
+
+import sys
+
+from lessonkit.testing.commands import main
+
+sys.exit(main())
