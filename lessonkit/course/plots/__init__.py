@@ -14,6 +14,13 @@ from lessonkit.course.plots.gguf import (
     mix_grid,
     search_curve,
 )
+from lessonkit.course.plots.gptq import (
+    compensation_steps,
+    error_curves,
+    error_ellipse,
+    hessian_picture,
+    packed_words,
+)
 from lessonkit.course.plots.journey import journey_map
 from lessonkit.course.plots.numbers import (
     bar_table,
@@ -28,16 +35,21 @@ from lessonkit.course.plots.style import show, use_style
 __all__ = [
     "bar_table",
     "block_bytes",
+    "compensation_steps",
     "draw_bits",
     "error_against_bits",
+    "error_curves",
+    "error_ellipse",
     "file_map",
     "file_strips",
+    "hessian_picture",
     "journey_map",
     "level_shares",
     "levels_under_bell",
     "loss_against_bits",
     "mix_grid",
     "number_line",
+    "packed_words",
     "recall_against_bits",
     "rotary_dials",
     "rotary_layouts",
