@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.errors import LessonkitError
-from lessonkit.models.texts import FOR_CALIBRATION, Text
+from lessonkit.models.calibration_sources import IF_ASKED
+from lessonkit.models.texts import Text, require_use
 
 if TYPE_CHECKING:
     import torch
@@ -54,18 +55,12 @@ def cut_calibration(
     the same on every machine. Each begins with the beginning token, where the tokenizer puts
     one before a text: the model then sees what it sees in use.
 
-    Raises LessonkitError for a text of a split that must not be calibrated on, and for too short
-    a text, with the number of tokens that are missing.
+    Raises LessonkitError for a test split, and for too short a text, with the number of tokens
+    that are missing.
     """
     import torch
 
-    if text.split not in FOR_CALIBRATION:
-        raise LessonkitError(
-            f"Calibrating on the {text.split} split would spoil the perplexity that is reported on "
-            "it afterwards: the weights would have been chosen to do well on just that text.",
-            where=repr(text),
-            remedy="Use lessonkit.models.calibration_text.",
-        )
+    require_use(text.split, IF_ASKED, text.name)
     if num_samples < 1 or seqlen < 2:
         raise LessonkitError(
             f"{num_samples} windows of {seqlen} tokens say nothing.",

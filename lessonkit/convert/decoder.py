@@ -11,6 +11,7 @@ The layers are transformers' own; x are *hidden states* [samples, tokens, width]
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -191,19 +192,18 @@ def _give_to(receive: Callable[[torch.Tensor], None], *, stop: bool) -> Callable
 
 
 def new_hidden_states(
-    samples: int, tokens: int, width: int, dtype: torch.dtype, device: torch.device,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
     file: str | os.PathLike[str] | None = None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Room for hidden states: on the device, or in a file of which memory holds what it can."""
     import torch
 
-    shape = (samples, tokens, width)
     if file is None:
         return torch.empty(shape, dtype=dtype, device=device)
     try:
-        mapped = torch.from_file(
-            os.fspath(file), shared=True, size=samples * tokens * width, dtype=dtype
-        )
+        mapped = torch.from_file(os.fspath(file), shared=True, size=math.prod(shape), dtype=dtype)
     except RuntimeError as error:
         raise LessonkitError(
             f"The activations cannot be kept on disk: {error}.",

@@ -73,9 +73,11 @@ class FinishedLayers:
         file = Checkpoint(path)
         result = LayerResult(reports=json.loads(file.metadata["reports"]))
         for name in json.loads(file.metadata["quantized"]):
-            parts = [file.tensor(f"{name}:{part}").clone() if f"{name}:{part}" in file else None
-                     for part in _PARTS]  # fmt: skip
-            result.quantized[name] = Quantized(grid, *parts)
+            parts: dict[str, Any] = {
+                part: file.tensor(f"{name}:{part}").clone() if f"{name}:{part}" in file else None
+                for part in _PARTS
+            }
+            result.quantized[name] = Quantized(grid, **parts)
         for name in json.loads(file.metadata["changed"]):
             result.changed[name] = file.tensor(name).clone()
         return result

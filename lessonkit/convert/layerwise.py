@@ -116,7 +116,8 @@ def quantize_layers(
             remedy="Give a folder for finished layers too.",
         )
     file = store.folder / "activations" if store and activations_on_disk else None
-    hidden = new_hidden_states(*calibration.ids.shape, shape.width, dtype, target, file)
+    samples, tokens = calibration.ids.shape
+    hidden = new_hidden_states((samples, tokens, shape.width), dtype, target, file)
     decoder = Decoder(checkpoint, target, dtype)
     decoder.embed(calibration.ids, hidden)
     with bar(shape.layers, "layers", large=checkpoint.parameters > SMALL) as progress:
@@ -138,7 +139,7 @@ def quantize_layers(
 
 def open_source(source: str | os.PathLike[str]) -> tuple[HfCheckpoint, LlamaShape]:
     """Open a Llama to be quantised; LessonkitError for anything else."""
-    path = find_path(os.fspath(source))
+    path = find_path(os.fspath(source)) if isinstance(source, str) else Path(source)
     folder = read_model_folder(path)
     checkpoint = HfCheckpoint(path)
     linear_weights(checkpoint, folder.config, path)
