@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
@@ -29,6 +30,7 @@ __all__ = ["compensation_steps", "error_curves", "error_ellipse", "hessian_pictu
 
 _TINTS = ("#C6E3F5", "#F7E7B2")
 _WORD = 32
+_SIGNED = colormaps["RdBu_r"].resampled(17)  # few colours: pictures are stored with 64
 
 
 def error_ellipse(
@@ -61,31 +63,40 @@ def error_ellipse(
                   label=f"{name}: loss {loss:.2f}")  # fmt: skip
     axes.set(xlabel="first weight", ylabel="second weight", aspect="equal")
     axes.set(xlim=(low[0] - 1.2, high[0] + 1.2), ylim=(low[1] - 0.3, high[1] + 0.3))
+    axes.set_xticks(np.arange(low[0] - 1, high[0] + 2))
+    axes.set_yticks(np.arange(low[1], high[1] + 1))
     figure.legend(loc="outside right upper")
     return figure
 
 
 def hessian_picture(hessian: npt.ArrayLike, shown: int = 64) -> Figure:
-    """A Hessian in two parts: how inputs go together, and how large each is.
+    """A Hessian in two parts: how pairs of inputs go together, and how all of them do.
 
-    Left, the correlations of the first `shown` inputs: dark where two go together, in either
-    sense; right, the diagonal of all inputs, sorted, on a logarithmic axis.
+    Left, the correlations of the first `shown` inputs, without sign. Right, on a logarithmic
+    axis, the sizes of the inputs (the diagonal) and of the directions that they move in (the
+    eigenvalues), each from the largest down. Were the inputs independent, the two curves would
+    be one. Inputs that were always 0 are left out there.
     """
     matrix = np.asarray(hessian, np.float64)
     refuse_empty(matrix, "hessian")
-    size = np.sqrt(np.diagonal(matrix))
-    live = np.where(size > 0, size, 1)
-    together = np.abs(matrix / live / live[:, None])[:shown, :shown]
+    diagonal = np.diagonal(matrix)
+    live = diagonal > 0
+    size = np.sqrt(np.where(live, diagonal, 1))
+    together = np.abs(matrix / size / size[:, None])[:shown, :shown]
     figure = new_figure(3.9)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    image = left.imshow(together, cmap="cividis_r", vmin=0, vmax=1, interpolation="nearest")
-    left.set(xlabel="input", ylabel="input", title="correlation, without sign")
-    figure.colorbar(image, ax=left, shrink=0.85)
-    falling = np.sort(size[size > 0] ** 2)[::-1]
-    right.plot(np.arange(1, len(falling) + 1), falling, color=BLUE)
-    right.axhline(float(np.median(falling)), color=RED, linestyle="--", label="median")
+    image = left.imshow(together, cmap=colormaps["Greys"].resampled(5), vmin=0, vmax=0.5)
+    left.set(xlabel="input", ylabel="input", title="correlation of two inputs")
+    figure.colorbar(image, ax=left, shrink=0.85, extend="max")
+    directions = np.linalg.eigvalsh(matrix[np.ix_(live, live)])
+    for name, values, colour, style in (
+        ("inputs (diagonal)", diagonal[live], BLUE, "-"),
+        ("directions (eigenvalues)", directions[directions > 0], RED, "--"),
+    ):
+        falling = np.sort(values)[::-1]
+        right.plot(np.arange(1, len(falling) + 1), falling, color=colour, ls=style, label=name)
     right.set_yscale("log")
-    right.set(xlabel="inputs, largest first", title="diagonal")
+    right.set(xlabel="largest first", title="how large they are")
     right.grid(True)
     right.legend()
     return figure
@@ -97,13 +108,14 @@ def compensation_steps(
     """A weight at several moments of GPTQ: columns already rounded -> the weight then.
 
     Every panel shows how far each weight is from the original: blue below, red above, white for
-    no change, at full colour from `limit` on (by default the largest change). Columns to the
-    left of the line are rounded and stay; those to its right have taken up their errors.
+    no change, at full colour from `limit` on (by default what 99 % of the changes stay below).
+    Columns to the left of the line are rounded and stay; those to its right have taken up their
+    errors.
     """
     refuse_empty(steps, "steps")
     start = np.asarray(original, np.float64)
     changes = {done: np.asarray(weight, np.float64) - start for done, weight in steps.items()}
-    most = limit or max(float(np.abs(change).max()) for change in changes.values()) or 1.0
+    most = limit or float(np.percentile(np.abs(list(changes.values())), 99)) or 1.0
     across = min(3, len(changes))
     down = math.ceil(len(changes) / across)
     figure = new_figure(0.5 + 1.75 * down)
@@ -111,7 +123,7 @@ def compensation_steps(
     for axes in panels[len(changes) :]:
         axes.set_axis_off()
     for axes, (done, change) in zip(panels, changes.items(), strict=False):
-        image = axes.imshow(change, cmap="RdBu_r", vmin=-most, vmax=most, aspect="auto")
+        image = axes.imshow(change, cmap=_SIGNED, vmin=-most, vmax=most, aspect="auto")
         axes.axvline(done - 0.5, color=BLACK, linewidth=2)
         axes.set_title(f"{done} of {start.shape[1]} columns rounded", fontsize=11)
         axes.set_xticks([])

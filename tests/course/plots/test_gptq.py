@@ -44,24 +44,29 @@ def test_an_ellipse_needs_two_weights_and_a_positive_definite_matrix(matrix: np.
         error_ellipse((1.3, 2.4), matrix, {"near": (1, 2)})
 
 
-def test_a_hessian_shows_correlations_and_its_sorted_diagonal_without_dead_inputs() -> None:
+def test_a_hessian_shows_correlations_and_its_inputs_and_directions_without_dead_ones() -> None:
     hessian = np.diag([4.0, 0.0, 9.0, 1.0])
     hessian[0, 2] = hessian[2, 0] = -3.0
     figure = hessian_picture(hessian, shown=3)
     left, right = figure.axes[:2]
     assert np.allclose(left.images[0].get_array(), [[1, 0, 0.5], [0, 0, 0], [0.5, 0, 1]])
     assert list(right.lines[0].get_ydata()) == pytest.approx([9, 4, 1])
+    eigenvalues = sorted([1, *np.linalg.eigvalsh([[4, -3], [-3, 9]])], reverse=True)
+    assert list(right.lines[1].get_ydata()) == pytest.approx(eigenvalues)
     assert right.get_yscale() == "log"
 
 
 def test_steps_show_changes_on_one_scale_and_where_rounding_stands() -> None:
     start = np.zeros((2, 4))
     later = np.array([[0.5, -0.25, 0, 0], [0, 0, 0, 1.0]])
-    figure = compensation_steps(start, {0: start, 2: later})
+    figure = compensation_steps(start, {0: start, 2: later}, limit=1)
     panels = [axes for axes in figure.axes if axes.images and axes.lines]
     assert [axes.lines[0].get_xdata()[0] for axes in panels] == [-0.5, 1.5]
     assert np.array_equal(panels[1].images[0].get_array(), later)
     assert all(axes.images[0].get_clim() == (-1, 1) for axes in panels)
+    many = np.linspace(-1, 1, 2001)[None]
+    image = compensation_steps(0 * many, {1: many}).axes[0].images[0]
+    assert image.get_clim() == pytest.approx((-0.99, 0.99))
 
 
 def test_curves_have_their_points() -> None:
