@@ -123,7 +123,9 @@ def compensation_steps(
     for axes in panels[len(changes) :]:
         axes.set_axis_off()
     for axes, (done, change) in zip(panels, changes.items(), strict=False):
-        image = axes.imshow(change, cmap=_SIGNED, vmin=-most, vmax=most, aspect="auto")
+        image = axes.imshow(
+            change, cmap=_SIGNED, vmin=-most, vmax=most, aspect="auto", interpolation="nearest"
+        )
         axes.axvline(done - 0.5, color=BLACK, linewidth=2)
         axes.set_title(f"{done} of {start.shape[1]} columns rounded", fontsize=11)
         axes.set_xticks([])
