@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -208,7 +209,7 @@ def _draw_word(axes: Axes, bottom: float, word: int, bits: int) -> None:
 
 
 def _ellipse(
-    middle: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64], loss: float, **style: str
+    middle: npt.NDArray[np.float64], matrix: npt.NDArray[np.float64], loss: float, **style: Any
 ) -> Ellipse:
     """All points e from the middle with e M e^T = loss."""
     values, directions = np.linalg.eigh(matrix)
