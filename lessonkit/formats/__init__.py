@@ -44,7 +44,7 @@ from lessonkit.formats.floats import (
 from lessonkit.formats.ggml import block_format
 from lessonkit.formats.integers import IntQuantized, quantize_absmax, quantize_zero_point
 from lessonkit.formats.microscaling import Microscaled, quantize_mxfp4, quantize_nvfp4
-from lessonkit.formats.packing import pack_awq, pack_gptq, unpack_awq, unpack_gptq
+from lessonkit.formats.packing import pack_awq, pack_gptq, pack_words, unpack_awq, unpack_gptq
 
 __all__ = [
     "BF16",
@@ -85,6 +85,7 @@ __all__ = [
     "finite_values",
     "pack_awq",
     "pack_gptq",
+    "pack_words",
     "quantize_absmax",
     "quantize_blockwise",
     "quantize_mxfp4",

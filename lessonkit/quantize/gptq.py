@@ -142,7 +142,7 @@ def gptq(
     fitted = {}
     if static_groups:
         fitted = {i: grid.fit(group) for i, group in enumerate(alive.split(size, dim=1))}
-    codes = _round_columns(weights, factor, grid, g_idx[permutation].tolist(), size, fitted)
+    codes = round_columns(weights, factor, grid, g_idx[permutation].tolist(), size, fitted)
 
     back = permutation.argsort()
     parameters = join([fitted[group] for group in range(groups)])
@@ -224,7 +224,7 @@ def inverse_factor(
     return inverse.flip(0, 1), damping
 
 
-def _round_columns(
+def round_columns(
     weights: torch.Tensor,
     factor: torch.Tensor,
     grid: Grid,

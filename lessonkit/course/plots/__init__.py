@@ -15,6 +15,13 @@ from lessonkit.course.plots.gguf import (
     mix_grid,
     search_curve,
 )
+from lessonkit.course.plots.gptq import (
+    compensation_steps,
+    error_curves,
+    error_ellipse,
+    hessian_picture,
+    packed_words,
+)
 from lessonkit.course.plots.journey import journey_map
 from lessonkit.course.plots.layer import llama_layer
 from lessonkit.course.plots.numbers import (
@@ -32,10 +39,14 @@ __all__ = [
     "bar_table",
     "block_bytes",
     "differences",
+    "compensation_steps",
     "draw_bits",
     "error_against_bits",
+    "error_curves",
+    "error_ellipse",
     "file_map",
     "file_strips",
+    "hessian_picture",
     "journey_map",
     "level_shares",
     "levels_under_bell",
@@ -45,6 +56,7 @@ __all__ = [
     "number_line",
     "pareto",
     "pareto_front",
+    "packed_words",
     "recall_against_bits",
     "rotary_dials",
     "rotary_layouts",
