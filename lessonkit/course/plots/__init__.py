@@ -1,5 +1,11 @@
 """The pictures of the course. Each function returns a figure; `show` puts it into the notebook."""
 
+from lessonkit.course.plots.awq import (
+    channel_magnitudes,
+    method_by_container,
+    searched_curves,
+    word_order,
+)
 from lessonkit.course.plots.checkpoints import file_strips, shard_cuts, shared_heads
 from lessonkit.course.plots.codebooks import (
     error_against_bits,
@@ -28,6 +34,7 @@ from lessonkit.course.plots.style import show, use_style
 __all__ = [
     "bar_table",
     "block_bytes",
+    "channel_magnitudes",
     "draw_bits",
     "error_against_bits",
     "file_map",
@@ -36,16 +43,19 @@ __all__ = [
     "level_shares",
     "levels_under_bell",
     "loss_against_bits",
+    "method_by_container",
     "mix_grid",
     "number_line",
     "recall_against_bits",
     "rotary_dials",
     "rotary_layouts",
     "search_curve",
+    "searched_curves",
     "shard_cuts",
     "shared_heads",
     "show",
     "spacing_plot",
     "use_style",
     "weight_histogram",
+    "word_order",
 ]
