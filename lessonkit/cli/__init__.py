@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import lessonkit
-from lessonkit.cli import convert, inspect, lora, measure, run
+from lessonkit.cli import convert, inspect, lora, measure, quantize, run
 from lessonkit.errors import LessonkitError
 
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=lessonkit.__version__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (inspect, convert, lora, measure, run):
+    for module in (inspect, convert, quantize, lora, measure, run):
         for add in module.COMMANDS:
             add(commands)
     return parser

@@ -2,12 +2,16 @@
 
 from lessonkit.convert.adapter import Adapter, open_adapter
 from lessonkit.convert.adapter_gguf import adapter_to_gguf
+from lessonkit.convert.calibration import Calibration, cut_calibration
 from lessonkit.convert.combine import combine_cat, combine_linear, dare, ties
+from lessonkit.convert.dequantized import load_dequantized
 from lessonkit.convert.explain import explain
 from lessonkit.convert.from_gguf import from_gguf
 from lessonkit.convert.gguf import to_gguf
 from lessonkit.convert.gguf_mix import MIXES
+from lessonkit.convert.gptq import Gptq, to_gptq
 from lessonkit.convert.imatrix import ImportanceMatrix, collect_imatrix, read_imatrix
+from lessonkit.convert.layerwise import quantize_layers
 from lessonkit.convert.lora import deltas, merge
 from lessonkit.convert.lora_math import add_dora, low_rank_delta
 from lessonkit.convert.meta import hf_to_meta, meta_to_hf
@@ -23,13 +27,17 @@ __all__ = [
     "explain",
     "from_gguf",
     "Adapter",
+    "Calibration",
+    "Gptq",
     "adapter_to_gguf",
     "add_dora",
     "combine_cat",
     "combine_linear",
+    "cut_calibration",
     "dare",
     "deltas",
     "hf_to_meta",
+    "load_dequantized",
     "low_rank_delta",
     "merge",
     "meta_to_hf",
@@ -37,8 +45,10 @@ __all__ = [
     "open_model",
     "plan",
     "quantize_checkpoint",
+    "quantize_layers",
     "read_imatrix",
     "to_gguf",
+    "to_gptq",
     "ties",
     "verify_model",
 ]

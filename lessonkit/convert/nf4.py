@@ -97,7 +97,7 @@ def quantize_checkpoint(
         )
     config = read_json(source / "config.json")
     checkpoint = HfCheckpoint(source)
-    targets = _targets(checkpoint, config, source)
+    targets = linear_weights(checkpoint, config, source)
     dtype = _one_dtype(checkpoint, targets)
     scheme = f"{quant_type} block {block_size}" + (" double quant" if double_quant else "")
     certificate = Certificate("Hugging Face to bitsandbytes 4-bit", {"scheme": scheme})
@@ -252,8 +252,11 @@ def _state_dtype(config: dict[str, Any], dtype: str, certificate: Certificate) -
         certificate.notes.append(f"config.json said {stated}; the files hold {dtype}")
 
 
-def _targets(checkpoint: Checkpoint, config: dict[str, Any], source: Path) -> set[str]:
-    """The weights to quantise: every linear layer but the output layer, as in transformers."""
+def linear_weights(checkpoint: Checkpoint, config: dict[str, Any], source: Path) -> set[str]:
+    """The weights to quantise: every linear layer but the output layer, as in transformers.
+
+    Raises LessonkitError for a model that is quantised already, and for other layers than Llama's.
+    """
     if "quantization_config" in config:
         raise LessonkitError(
             "The model is quantised already.",

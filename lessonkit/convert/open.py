@@ -15,6 +15,7 @@ from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.meta_checkpoint import open_meta
 from lessonkit.convert.meta_folder import is_meta
 from lessonkit.convert.nf4 import FourBitCheckpoint
+from lessonkit.convert.packed import PackedCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.checkpoint import TensorSource
 from lessonkit.files.dtypes import storage
@@ -46,6 +47,7 @@ FORMS = (
     Form(is_meta, open_meta),
     Form(is_gguf_model, GgufModel),
     Form(FourBitCheckpoint.recognises, FourBitCheckpoint),
+    Form(PackedCheckpoint.recognises, PackedCheckpoint),
     Form(lambda path: True, HfCheckpoint),  # or an error that says what is missing
 )
 

@@ -38,7 +38,7 @@ def atomic_folder(
     replaced. Every file written is synced before the rename.
     """
     out = Path(out)
-    _check_target(out, force=force, protect=protect, magic=None)
+    check_target(out, force=force, protect=protect)
     with _workspace(out) as workspace:
         new = workspace / "new"
         new.mkdir()
@@ -67,7 +67,7 @@ def atomic_file(
         raise LessonkitError(
             "A file was to be written, but this is a folder.", where=out, remedy="Name a file."
         )
-    _check_target(out, force=force, protect=protect, magic=magic)
+    check_target(out, force=force, protect=protect, magic=magic)
     with _workspace(out) as workspace:
         new = workspace / "new"
         with new.open("w+b") as file:
@@ -106,10 +106,17 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def _check_target(
-    out: Path, *, force: bool, protect: Iterable[str | os.PathLike[str]], magic: bytes | None
+def check_target(
+    out: Path,
+    *,
+    force: bool,
+    protect: Iterable[str | os.PathLike[str]],
+    magic: bytes | None = None,
 ) -> None:
-    """Refuse an output that exists, unless `force` may replace it; nothing foreign is lost."""
+    """Refuse an output that exists, unless `force` may replace it; nothing foreign is lost.
+
+    `atomic_folder` and `atomic_file` ask this first; who works for hours before, asks before.
+    """
     if not out.exists() and not out.is_symlink():
         return
     if out.is_dir() and not any(out.iterdir()):

@@ -1,5 +1,6 @@
 """A name becomes a model, a tokenizer, a text."""
 
+from lessonkit.models.calibration_sources import find_calibration
 from lessonkit.models.decoding import Continuation
 from lessonkit.models.folder import read_model_folder
 from lessonkit.models.loading import load
@@ -17,6 +18,7 @@ __all__ = [
     "calibration_text",
     "describe",
     "evaluation_text",
+    "find_calibration",
     "find_model",
     "is_small",
     "load",

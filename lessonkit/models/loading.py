@@ -67,7 +67,7 @@ def load(
     folder = read_model_folder(resolve(name, revision=revision))
     wanted = _as_dtype(dtype)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with _silence():
+    with silence():
         tokenizer = load_tokenizer(folder.path)
         _require_vocabulary(folder, tokenizer)
         _require_memory(folder, wanted, target)
@@ -156,7 +156,7 @@ def _require_all_tensors(folder: ModelFolder, report: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """No bars and no warnings from transformers: what matters is raised as an error above.
 
     Nor from bitsandbytes, which is imported here for a 4-bit model: it recommends a package of

@@ -114,7 +114,7 @@ def evaluation_text(
     LessonkitError
         A split that was used to choose weights; an unknown name; no file; no network.
     """
-    return _text(name, _as_split(split), language, FOR_EVALUATION)
+    return text_of(name, as_split(split), language, FOR_EVALUATION)
 
 
 def calibration_text(
@@ -128,7 +128,7 @@ def calibration_text(
     """
     if split is None:
         split = Split.TRAIN if name == WIKITEXT else Split.CALIBRATION
-    return _text(name, _as_split(split), language, FOR_CALIBRATION)
+    return text_of(name, as_split(split), language, FOR_CALIBRATION)
 
 
 def text_for(model_name: str | Path) -> str:
@@ -138,9 +138,10 @@ def text_for(model_name: str | Path) -> str:
     return ISLAND if chosen(model_name) == MINI else WIKITEXT
 
 
-def _text(name: str | Path, split: Split, language: str, allowed: tuple[Split, ...]) -> Text:
+def text_of(name: str | Path, split: Split, language: str, allowed: tuple[Split, ...]) -> Text:
+    """A text of one of the splits allowed; `evaluation_text` and `calibration_text` say which."""
     if name == ISLAND:
-        _require_use(split, allowed, name)
+        require_use(split, allowed, name)
         require_language(language)
         if split is Split.TRAIN:
             raise LessonkitError(
@@ -150,9 +151,9 @@ def _text(name: str | Path, split: Split, language: str, allowed: tuple[Split, .
                 "the training text.",
             )
         file = verified(f"texts/{language}/{split}.txt")
-        return Text(ISLAND, language, split, _article_rows(_read(file)))
+        return Text(ISLAND, language, split, _article_rows(read_text(file)))
     if name == WIKITEXT:
-        _require_use(split, allowed, name)
+        require_use(split, allowed, name)
         if language != "en" or split not in _WIKITEXT_FILES:
             raise LessonkitError(
                 "WikiText-2 is English, and has the splits train, validation and test.",
@@ -167,12 +168,13 @@ def _text(name: str | Path, split: Split, language: str, allowed: tuple[Split, .
             where=path,
             remedy="Use one of the two names, or the path of a UTF-8 text file.",
         )
-    split = _split_in_name(path) or split
-    _require_use(split, allowed, path)
-    return Text(path.name, language, split, rows_of(_read(path)))
+    split = split_in_name(path) or split
+    require_use(split, allowed, path)
+    return Text(path.name, language, split, rows_of(read_text(path)))
 
 
-def _as_split(split: Split | str) -> Split:
+def as_split(split: Split | str) -> Split:
+    """A split from its name; LessonkitError for a name that is none."""
     try:
         return Split(split)
     except ValueError:
@@ -183,15 +185,17 @@ def _as_split(split: Split | str) -> Split:
         ) from None
 
 
-def _split_in_name(path: Path) -> Split | None:
+def split_in_name(path: Path) -> Split | None:
+    """The split that a file's name speaks of, if it does."""
     words = re.split(r"[^a-z]+", path.name.lower())
     return next((_WORDS_IN_FILE_NAMES[w] for w in words if w in _WORDS_IN_FILE_NAMES), None)
 
 
-def _require_use(split: Split, allowed: tuple[Split, ...], name: object) -> None:
+def require_use(split: Split, allowed: tuple[Split, ...], name: object) -> None:
+    """Raise LessonkitError, with the reason, unless a split is among those that are allowed."""
     if split in allowed:
         return
-    if allowed is FOR_CALIBRATION:
+    if Split.TRAIN in allowed:
         what = (
             f"Calibrating on the {split} split would spoil the perplexity that is reported on it "
             "afterwards: the weights would have been chosen to do well on just that text."
@@ -216,7 +220,8 @@ def require_language(language: str) -> None:
         )
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 file; LessonkitError for any other."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -241,7 +246,7 @@ def _wikitext_rows(split: Split) -> tuple[str, ...]:
             where=path,
             remedy=f"Put WikiText-2's raw file there, or unset {VARIABLE} to use the Hub.",
         )
-    return rows_of(_read(path))
+    return rows_of(read_text(path))
 
 
 def _wikitext_from_hub(split: Split) -> tuple[str, ...]:
