@@ -82,8 +82,14 @@ def _gptq(commands: Commands) -> None:
         metavar="SHARE",
         help="of the Hessian's mean diagonal, added to its diagonal (default 0.05)",
     )
-    _add(command, "--mse", type=float, default=0.0, metavar="NORM",
-         help="search each scale by this norm of the error; 2.4 is usual (default: do not)")  # fmt: skip
+    _add(
+        command,
+        "--mse",
+        type=float,
+        default=0.0,
+        metavar="NORM",
+        help="search each scale by this norm of the error; 2.4 is usual (default: no search)",
+    )
     _add(
         command,
         "--version",

@@ -2,6 +2,7 @@
 
 from lessonkit.convert.adapter import Adapter, open_adapter
 from lessonkit.convert.adapter_gguf import adapter_to_gguf
+from lessonkit.convert.awq import Awq, to_awq
 from lessonkit.convert.calibration import Calibration, cut_calibration
 from lessonkit.convert.combine import combine_cat, combine_linear, dare, ties
 from lessonkit.convert.dequantized import load_dequantized
@@ -27,6 +28,7 @@ __all__ = [
     "explain",
     "from_gguf",
     "Adapter",
+    "Awq",
     "Calibration",
     "Gptq",
     "adapter_to_gguf",
@@ -47,6 +49,7 @@ __all__ = [
     "quantize_checkpoint",
     "quantize_layers",
     "read_imatrix",
+    "to_awq",
     "to_gguf",
     "to_gptq",
     "ties",

@@ -96,7 +96,8 @@ class Decoder:
             weights[name] = stored.to(self.device, self.dtype, copy=True)
             self.checkpoint.release(prefix + name)
         module.load_state_dict(weights, assign=True)
-        return DecoderLayer(module.requires_grad_(False).eval(), prefix, self._rotary)
+        dtypes = {name: self.checkpoint.tensor(prefix + name).dtype for name in weights}
+        return DecoderLayer(module.requires_grad_(False).eval(), prefix, dtypes, self._rotary)
 
 
 class DecoderLayer:
@@ -108,11 +109,16 @@ class DecoderLayer:
         transformers' `LlamaDecoderLayer`.
     prefix:
         What stands before its tensors' names in the checkpoint: "model.layers.3.".
+    dtypes:
+        The checkpoint's dtype of each of its tensors, by names without the prefix.
     """
 
-    def __init__(self, module: Any, prefix: str, rotary: Any) -> None:
+    def __init__(
+        self, module: Any, prefix: str, dtypes: Mapping[str, torch.dtype], rotary: Any
+    ) -> None:
         self.module = module
         self.prefix = prefix
+        self.dtypes = dtypes
         self._rotary = rotary
 
     def weight(self, linear: str) -> torch.Tensor:
@@ -159,6 +165,13 @@ class DecoderLayer:
         """Run blocks on hidden states and put what comes out in their place."""
         for batch in self._batches(hidden):
             batch.copy_(self._run(blocks, batch))
+
+    def outputs(
+        self, hidden: torch.Tensor, beside: torch.Tensor, blocks: Sequence[Block]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Run blocks; give what comes out, a few samples at a time, with those of `beside`."""
+        for batch, other in zip(self._batches(hidden), self._batches(beside), strict=True):
+            yield self._run(blocks, batch), other
 
     def _batches(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         return iter(hidden.split(max(1, TOKENS_AT_ONCE // hidden.shape[1])))

@@ -23,6 +23,7 @@ from lessonkit.convert.quantized_folder import Container, write_quantized
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import Certificate
 from lessonkit.files.writer import MAX_SHARD_BYTES
+from lessonkit.formats.blocks import relative_rms
 from lessonkit.formats.packing import Version, pack_gptq
 from lessonkit.quantize.gptq import Hessian, Order, gptq
 from lessonkit.quantize.grids import Grid, IntGrid, Quantized
@@ -95,7 +96,9 @@ def to_gptq(
         scales = quantized.scales.T.contiguous()
         return {"qweight": qweight, "qzeros": qzeros, "scales": scales, "g_idx": quantized.g_idx}
 
-    container = Container("GPTQ", _quantization_config(method, grid, version), pack)
+    container = Container(
+        "GPTQ", _quantization_config(method, grid, version), pack, "quantize_config.json"
+    )
     return write_quantized(
         source, out, calibration, method, container,
         dtype=dtype, device=device, compute_dtype=compute_dtype,
@@ -169,9 +172,14 @@ class Gptq:
                 raise LessonkitError(
                     error.what, where=f"{name}: {error.where}", remedy=error.remedy
                 ) from error
-            layer.replace({name: one.weight})
+            original = layer.weight(linear)
             result.quantized[name] = one.quantized
-            result.reports[name] = {"output_error": one.output_error, "damping": one.damping}
+            result.reports[name] = {
+                "output_error": one.output_error,
+                "relative_rms_error": relative_rms(one.weight - original, original),
+                "damping": one.damping,
+            }
+            layer.replace({name: one.weight})
 
 
 def _hessian(weight: torch.Tensor) -> Hessian:

@@ -22,7 +22,6 @@ from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import check_space, check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
 from lessonkit.files.dtypes import DTYPES, bits_of, cast, parse_dtype
-from lessonkit.formats.blocks import relative_rms
 from lessonkit.hub.companions import companions_in
 from lessonkit.quantize.grids import Quantized
 
@@ -44,11 +43,14 @@ class Container:
         What `config.json` says under "quantization_config".
     pack:
         The tensors that are stored for one weight, by the last part of their names.
+    config_file:
+        Where `config` is to stand as well.
     """
 
     name: str
     config: dict[str, Any]
     pack: Callable[[Quantized], dict[str, torch.Tensor]]
+    config_file: str | None = None
 
     @property
     def scheme(self) -> str:
@@ -138,12 +140,10 @@ def _write_weight(
         f"{name.removesuffix('weight')}{part}": tensor
         for part, tensor in container.pack(quantized).items()
     }
-    weight = passage.source.tensor(name).float()  # type: ignore[attr-defined]
     error = report["output_error"] ** 0.5
     size = sum(tensor.nbytes for tensor in stored.values())
     details = {
-        "bits_per_weight": round(8 * size / weight.numel(), 4),
-        "relative_rms_error": relative_rms(quantized.dequantize() - weight, weight),
+        "bits_per_weight": round(8 * size / read.bits.size, 4),
         "relative_output_rms_error": error,
         **{key: value for key, value in report.items() if key != "output_error"},
     }
@@ -193,12 +193,13 @@ def _write_plain(passage: CheckpointPassage, name: str, read: Read, target: str 
 def _write_configs(
     passage: CheckpointPassage, checkpoint: HfCheckpoint, container: Container, target: str | None
 ) -> None:
-    """config.json says what the weights are; AutoGPTQ and others ask quantize_config.json."""
+    """config.json says what the weights are; some readers ask a file of its own."""
     config = {**checkpoint.config, "quantization_config": container.config}
     if target is not None:  # transformers 5 asks for the one, earlier versions for the other
         config["dtype"] = config["torch_dtype"] = DTYPES[target].torch_name
     passage.writer.add_file("config.json", as_json(config))
-    passage.writer.add_file("quantize_config.json", as_json(container.config))
+    if container.config_file is not None:
+        passage.writer.add_file(container.config_file, as_json(container.config))
     for file in companions_in(checkpoint.config_file.parent, without=["config.json"]):
         passage.writer.add_file(file.name, file.read_bytes())
 
