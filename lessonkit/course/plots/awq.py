@@ -111,12 +111,12 @@ def word_order(order: Sequence[int], codes: Sequence[int]) -> Figure:
     for column, code in enumerate(codes):
         field = list(order).index(column)
         place = count - 1 - field
-        look = {"facecolor": "#C6E3F5" if column % 2 == 0 else "#F7E7B2", "edgecolor": BLUE}
-        if column % 2:
-            look["hatch"] = "///"
+        odd = column % 2 == 1
+        tint, hatch = ("#F7E7B2", "///") if odd else ("#C6E3F5", "")
         for x, y in ((column, 2.2), (place, 0.0)):
-            axes.add_patch(Rectangle((x + 0.06, y), 0.88, 0.62, linewidth=0.9, **look))
-            ground = {"facecolor": look["facecolor"], "edgecolor": "none", "pad": 1.0}
+            box = Rectangle((x + 0.06, y), 0.88, 0.62, facecolor=tint, hatch=hatch, edgecolor=BLUE)
+            axes.add_patch(box)
+            ground = {"facecolor": tint, "edgecolor": "none", "pad": 1.0}
             axes.text(x + 0.5, y + 0.31, f"{code:X}", ha="center", va="center", bbox=ground)
         arrow = {"arrowstyle": "->", "color": FAINT, "linewidth": 1.1}
         axes.annotate("", (place + 0.5, 0.66), (column + 0.5, 2.16), arrowprops=arrow)
