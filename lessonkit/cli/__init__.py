@@ -16,6 +16,8 @@ import lessonkit
 from lessonkit.cli import convert, inspect, lora, measure, quantize, run
 from lessonkit.errors import LessonkitError
 
+_NOTHING_KEPT = "no unfinished output was kept"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; no unfinished output was kept", file=sys.stderr)
+        kept = f"{getattr(options, 'out', '')}.unfinished"  # of layer-by-layer work
+        told = f"the same command goes on from {kept}" if os.path.isdir(kept) else _NOTHING_KEPT
+        print(f"interrupted; {told}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

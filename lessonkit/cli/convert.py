@@ -13,6 +13,7 @@ from lessonkit.cli.arguments import (
     positive,
     told,
 )
+from lessonkit.cli.quantize import add_windows, calibration_of
 
 
 def _to_hf(commands: Commands) -> None:
@@ -101,6 +102,7 @@ def _to_gguf(commands: Commands) -> None:
             output_type=options.output_tensor_type,
             embedding_type=options.token_embedding_type,
             pure=options.pure,
+            calibration=calibration_of(options) if options.method == "gptq" else None,
             force=options.force,
         )
         return told(options.out, certificate)
@@ -126,6 +128,18 @@ def _to_gguf(commands: Commands) -> None:
     command.add_argument("--output-tensor-type", type=str.upper, metavar="TYPE")
     command.add_argument("--token-embedding-type", type=str.upper, metavar="TYPE")
     command.add_argument("--pure", action="store_true", help="the mix's main type everywhere")
+    command.add_argument(
+        "--method",
+        choices=["rtn", "gptq"],
+        default="rtn",
+        help="of q4_0: round to nearest, or let GPTQ choose the codes (default rtn)",
+    )
+    command.add_argument(
+        "--calibration",
+        metavar="TEXT",
+        help="what GPTQ watches the layers on (default: island for mini, else wikitext)",
+    )
+    add_windows(command)
     add_force(command)
 
 

@@ -23,7 +23,7 @@ def _gptq(commands: Commands) -> None:
             damping=options.damp,
             true_sequential=options.true_sequential,
         )
-        calibration = _calibration(options)
+        calibration = calibration_of(options)
         certificate = to_gptq(
             path_of(options.source), options.out, calibration, method,
             version=options.version, **_common(options),
@@ -102,6 +102,61 @@ def _gptq(commands: Commands) -> None:
     _add(command, "--use-fast", action="store_true", help="for old commands: it has no effect")
 
 
+def _awq(commands: Commands) -> None:
+    def run(options: argparse.Namespace) -> int:
+        from lessonkit.convert.awq import Awq, to_awq
+        from lessonkit.quantize.grids import AwqGrid
+
+        method = Awq(
+            AwqGrid(options.group_size),
+            duo_scaling=options.duo_scaling,
+            clip=options.clip,
+            repeated_heads=options.repeated_heads,
+            inputs=options.inputs,
+            score=options.score,
+        )
+        calibration = calibration_of(options)
+        certificate = to_awq(
+            path_of(options.source), options.out, calibration, method, **_common(options)
+        )
+        return told(options.out, certificate)
+
+    command = add_command(commands, "awq", "4-bit weights, scaled where activations are large", run)
+    _add_source(command)
+    _add_group_size(command)
+    _add(
+        command,
+        "--duo-scaling",
+        type=_yes,
+        default=True,
+        metavar="0|1",
+        help="let the weights' magnitudes count too (default 1)",
+    )
+    command.add_argument(
+        "--clip", type=_yes, default=True, metavar="0|1", help="search the ranges too (default 1)"
+    )
+    _add(
+        command,
+        "--repeated-heads",
+        choices=["average", "leave"],
+        default="average",
+        help="o_proj where heads share values: one scale for them, or none, as AutoAWQ",
+    )
+    command.add_argument(
+        "--inputs",
+        choices=["unquantized", "quantized"],
+        default="unquantized",
+        help="of which model later layers are searched on (default unquantized, as AutoAWQ)",
+    )
+    command.add_argument(
+        "--score",
+        choices=["outputs", "block"],
+        default="outputs",
+        help="judge scales by the linear layers' outputs, or slowly by whole blocks'",
+    )
+    _add_common(command)
+
+
 def _add_source(command: argparse.ArgumentParser) -> None:
     command.add_argument("source", metavar="HF_DIR", help="a folder, a Hub id, or mini")
     command.add_argument("out", metavar="OUT", help="the folder to make")
@@ -125,15 +180,15 @@ def _add_group_size(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_common(command: argparse.ArgumentParser) -> None:
-    """What both methods need: how to calibrate, where to compute, how to write."""
+def add_windows(command: argparse.ArgumentParser) -> None:
+    """What is cut out of the calibration text."""
     _add(
         command,
         "--num-samples",
         type=positive,
         default=128,
         metavar="N",
-        help="windows of the text (default 128)",
+        help="windows of the calibration text (default 128)",
     )
     _add(
         command,
@@ -144,6 +199,11 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seed", type=int, default=0, help="chooses the windows (default 0)")
     command.add_argument("--language", choices=["en", "zh"], default="en", help="of the island")
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    """What both methods need: how to calibrate, where to compute, how to write."""
+    add_windows(command)
     command.add_argument(
         "--dtype", metavar="D", help="round what is not quantised to float16, ... (default: do not)"
     )
@@ -177,7 +237,8 @@ def _yes(text: str) -> bool:
     return text == "1"
 
 
-def _calibration(options: argparse.Namespace) -> Any:
+def calibration_of(options: argparse.Namespace) -> Any:
+    """The windows that the options ask for."""
     from lessonkit.convert.calibration import SEQLEN, cut_calibration
     from lessonkit.models.calibration_sources import find_calibration
     from lessonkit.models.folder import read_model_folder
@@ -204,4 +265,4 @@ def _common(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-COMMANDS = (_gptq,)
+COMMANDS = (_gptq, _awq)

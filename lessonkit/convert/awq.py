@@ -18,6 +18,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from lessonkit.convert.awq_scaling import (
+    ScaledWeight,
+    by_name,
+    divided_bias,
+    output_loss,
+    repeated_heads,
+)
 from lessonkit.convert.calibration import Calibration
 from lessonkit.convert.decoder import BLOCKS, Block, DecoderLayer
 from lessonkit.convert.layer_results import LayerResult
@@ -29,12 +36,10 @@ from lessonkit.files.writer import MAX_SHARD_BYTES
 from lessonkit.formats.blocks import relative_rms
 from lessonkit.formats.packing import pack_awq
 from lessonkit.quantize.awq import (
-    BlockLoss,
     InputCollector,
     InputStatistics,
     clip,
     fold_into_norm,
-    fold_into_rows,
     scale_columns,
     search_clip,
     search_scales,
@@ -107,7 +112,7 @@ class Awq:
         these inputs, or, slowly, of the whole "block", attention or MLP, around them (as
         AutoAWQ does for q, k, v and for gate and up).
     folded_dtype:
-        The dtype of norms that scales were folded into; None: the source's own.
+        The dtype of norms and biases that scales were folded into; None: the source's own.
     """
 
     grid: Grid = AwqGrid()
@@ -152,14 +157,14 @@ class Awq:
 
     def quantize(self, layer: DecoderLayer, hidden: torch.Tensor) -> LayerResult:
         """Quantise a layer whose inputs are `hidden`, and advance these to its outputs."""
-        collectors = {
-            linears[0]: InputCollector(layer.weight(linears[0]).shape[1], hidden.device)
-            for block in BLOCKS
-            for linears in block.inputs
-        }
+        watched = [linears[0] for block in BLOCKS for linears in block.inputs]
+        collectors = {}
+        for linear in watched:
+            weight = layer.weight(linear)
+            collectors[linear] = InputCollector(weight.shape[1], weight.device)
         layer.collect(hidden, BLOCKS, {name: one.add for name, one in collectors.items()})
         result = LayerResult()
-        scaled: dict[str, _Scaled] = {}
+        scaled: dict[str, ScaledWeight] = {}
         for block, before in self._blocks(layer, hidden):
             for linears in block.inputs:
                 statistics = collectors.pop(linears[0]).statistics()
@@ -186,30 +191,35 @@ class Awq:
     def _scale(
         self, layer: DecoderLayer, block: Block, linears: tuple[str, ...],
         inputs: InputStatistics, before: torch.Tensor | None,
-        scaled: dict[str, _Scaled], result: LayerResult,
+        scaled: dict[str, ScaledWeight], result: LayerResult,
     ) -> None:  # fmt: skip
         """Find the scales of linear layers that share their inputs, and fold them away."""
         import torch
 
         weights = [layer.weight(linear).float() for linear in linears]
-        heads = _repeated_heads(layer) if linears == ("self_attn.o_proj",) else None
+        heads = repeated_heads(layer) if linears == ("self_attn.o_proj",) else None
         scales = torch.ones_like(inputs.mean_magnitude)
         ratio = 0.0
         if heads is None or self.repeated_heads == "average":
-            whole = before is not None and len(linears) > 1
+            loss = None
+            if before is not None and len(linears) > 1:
+                loss = output_loss(layer, block, linears, before)
             found = search_scales(
                 weights, inputs, self.grid, duo_scaling=self.duo_scaling, repeated_heads=heads,
-                block_loss=_block_loss(layer, block, linears, before) if whole else None,
+                block_loss=loss,
             )  # fmt: skip
-            layer.replace(_named(layer, linears, weights))  # a block's loss has tried others
+            layer.replace(by_name(layer, linears, weights))  # a block's loss has tried others
             scales, ratio = found.scales, found.ratio
         if (into := _INTO.get(linears[0])) is not None:
             scaled[into].divide_rows(scales, heads)
-            _divide_bias(layer, into, scales, heads, result)
+            bias = divided_bias(layer, into, scales, heads)
+            if bias is not None:
+                dtype = self._stored_dtype(layer, f"{into}.bias")
+                result.changed[f"{layer.prefix}{into}.bias"] = bias.to(dtype)
         else:
             scales = self._fold_into_norm(layer, block.norm, scales, result)
         for linear, weight in zip(linears, weights, strict=True):
-            scaled[linear] = _Scaled(
+            scaled[linear] = ScaledWeight(
                 scale_columns(weight, scales), scales, inputs.divided_by(scales), ratio
             )
 
@@ -225,17 +235,24 @@ class Awq:
 
         name = f"{norm}.weight"
         before = layer.module.get_parameter(name).data.float()
-        stored = layer.dtypes[name]
-        if self.folded_dtype is not None:
-            stored = getattr(torch, DTYPES[parse_dtype(self.folded_dtype)].torch_name)
+        stored = self._stored_dtype(layer, name)
         after = fold_into_norm(before, scales).to(stored)
         usable = after.isfinite() & (after != 0)
         after = torch.where(usable, after, before.to(stored))
         result.changed[layer.prefix + name] = after
         return torch.where(usable, before / after.float(), 1.0)
 
+    def _stored_dtype(self, layer: DecoderLayer, name: str) -> torch.dtype:
+        """The dtype that the file will have for a tensor into which scales are folded."""
+        import torch
+
+        if self.folded_dtype is None:
+            return layer.dtypes[name]
+        found: torch.dtype = getattr(torch, DTYPES[parse_dtype(self.folded_dtype)].torch_name)
+        return found
+
     def _round(
-        self, layer: DecoderLayer, linear: str, scaled: _Scaled, result: LayerResult
+        self, layer: DecoderLayer, linear: str, scaled: ScaledWeight, result: LayerResult
     ) -> None:
         name = f"{layer.prefix}{linear}.weight"
         weight, inputs = scaled.weight, scaled.inputs
@@ -253,68 +270,6 @@ class Awq:
             "relative_rms_error": relative_rms(undone - original, original),
             "ratio": scaled.ratio,
         }
-
-
-class _Scaled:
-    """A weight on its way: multiplied by `columns`, divided by `rows`, its inputs divided."""
-
-    def __init__(
-        self, weight: torch.Tensor, columns: torch.Tensor, inputs: InputStatistics, ratio: float
-    ) -> None:
-        self.weight, self.columns, self.inputs, self.ratio = weight, columns, inputs, ratio
-        self.rows: torch.Tensor | None = None
-
-    def divide_rows(self, scales: torch.Tensor, heads: tuple[int, int] | None) -> None:
-        """Take in the scales of the linear layer behind."""
-        before = self.weight
-        self.weight = fold_into_rows(before, scales, heads)
-        ones = before.new_ones(len(before), 1)
-        self.rows = 1 / fold_into_rows(ones, scales, heads).squeeze(1)
-
-
-def _repeated_heads(layer: DecoderLayer) -> tuple[int, int] | None:
-    """(heads, key-value heads) where they differ."""
-    config = layer.module.self_attn.config
-    heads, shared = config.num_attention_heads, config.num_key_value_heads
-    return None if heads == shared else (heads, shared)
-
-
-def _named(
-    layer: DecoderLayer, linears: tuple[str, ...], weights: list[torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    names = (f"{layer.prefix}{linear}.weight" for linear in linears)
-    return dict(zip(names, weights, strict=True))
-
-
-def _divide_bias(
-    layer: DecoderLayer, into: str, scales: torch.Tensor, heads: tuple[int, int] | None,
-    result: LayerResult,
-) -> None:  # fmt: skip
-    """A linear layer whose rows are divided has its bias divided too."""
-    bias = layer.module.get_submodule(into).bias
-    if bias is not None:
-        name = f"{into}.bias"
-        divided = fold_into_rows(bias.data.float()[:, None], scales, heads).squeeze(1)
-        result.changed[layer.prefix + name] = divided.to(layer.dtypes[name])
-
-
-def _block_loss(
-    layer: DecoderLayer, block: Block, linears: tuple[str, ...], before: torch.Tensor | None
-) -> BlockLoss:
-    """How much a block's outputs change, mean of squares, when some weights are replaced."""
-    assert before is not None
-    reference = before.clone()
-    layer.advance(reference, [block])
-
-    def loss(replaced: Any) -> float:
-        layer.replace(_named(layer, linears, replaced))
-        total = sum(
-            float((after - known).float().square().sum(dim=-1).double().sum())
-            for after, known in layer.outputs(before, reference, [block])
-        )
-        return total / reference.numel()
-
-    return loss
 
 
 def _pack(quantized: Quantized) -> dict[str, torch.Tensor]:

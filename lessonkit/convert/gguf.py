@@ -19,12 +19,17 @@ from typing import Any
 import numpy as np
 
 from lessonkit.convert import gguf_mix
+from lessonkit.convert.calibration import Calibration
 from lessonkit.convert.conversion import FilePassage, Read, to_file
+from lessonkit.convert.gguf_gptq import codes_by_gptq, q4_0_blocks, stored_codes
 from lessonkit.convert.gguf_mix import MIXES, ModelFigures, is_quantised
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.imatrix import ImportanceMatrix, read_imatrix
+from lessonkit.convert.layer_results import FinishedLayers
 from lessonkit.convert.meta_folder import is_meta
+from lessonkit.convert.packed import PackedCheckpoint, UnpackedCheckpoint
 from lessonkit.errors import LessonkitError
+from lessonkit.files.atomic import check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
 from lessonkit.files.checkpoint import read_json
 from lessonkit.files.difference import same_bytes
@@ -80,6 +85,7 @@ def to_gguf(
     output_type: str | None = None,
     embedding_type: str | None = None,
     pure: bool = False,
+    calibration: Calibration | None = None,
     force: bool = False,
 ) -> Certificate:
     """Convert a Hugging Face Llama, Mistral, Qwen 2 or 3 (dense) to one GGUF file.
@@ -88,7 +94,8 @@ def to_gguf(
     ----------
     source:
         A folder with `config.json` and weights in F32, F16 or BF16: safetensors or PyTorch, in
-        shards or not. The tokenizer beside them goes into the file.
+        shards or not. The tokenizer beside them goes into the file. Or a GPTQ folder: symmetric
+        4-bit codes without act-order become Q4_0 as they are.
     out:
         The file to make. It appears when it is complete, and `OUT.certificate.json` beside it.
     outtype:
@@ -98,6 +105,9 @@ def to_gguf(
         An importance matrix, or its file (`lessonkit imatrix`).
     tensor_types, output_type, embedding_type, pure:
         Exceptions from the mix: see `gguf_mix.tensor_types`.
+    calibration:
+        Choose the codes of Q4_0's matrices with GPTQ, on these tokens: the file is as large, its
+        error smaller. After an interruption the same call goes on from OUT.unfinished.
     force:
         Replace a GGUF file that is there, and its certificate.
 
@@ -122,6 +132,14 @@ def to_gguf(
     chosen = {"output_type": output_type, "embedding_type": embedding_type, "pure": pure or None}
     options |= {key: value for key, value in chosen.items() if value}
     entries = importance.entries if importance else {}
+    finished = FinishedLayers(Path(f"{os.fspath(out)}.unfinished"))
+    of_q4_0 = [info for info in plan.tensors if info.dtype == "Q4_0"]
+    codes = stored_codes(checkpoint) if of_q4_0 else lambda name: None
+    if calibration is not None:
+        _require_q4_0_grid(outtype, importance, checkpoint)
+        check_target(Path(out), force=force, protect=[checkpoint.path], magic=GGUF)
+        options |= {"method": "gptq", "calibration": str(calibration)}
+        codes = codes_by_gptq(source, calibration, finished)
     certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
     with to_file(
         checkpoint, out, certificate, "to GGUF", magic=GGUF, needed=plan.nbytes, force=force
@@ -133,9 +151,15 @@ def to_gguf(
                 continue
             name = plan.source_of[info.name]
             with passage.tensor(name) as read:
-                result = encode_tensor(read.bits, read.dtype, info, entries.get(info.name))
+                chosen_codes = codes(name) if info.dtype == "Q4_0" else None
+                if chosen_codes is not None:
+                    result = q4_0_blocks(chosen_codes)
+                else:
+                    result = encode_tensor(read.bits, read.dtype, info, entries.get(info.name))
                 _record(passage, name, read, info, result)
                 _write(passage, to_pairs(info.name, result, plan.architecture, plan.shape))
+    if calibration is not None:
+        finished.forget()
     return certificate
 
 
@@ -149,8 +173,11 @@ def open_source(source: str | os.PathLike[str]) -> tuple[HfCheckpoint, dict[str,
             remedy="Convert it first: lessonkit to-hf.",
         )
     config = read_json(source / "config.json")
+    packed = PackedCheckpoint.recognises(source)
+    if packed:  # its codes are read as the weights that they stand for
+        config.pop("quantization_config")
     architecture_of(config, source / "config.json")
-    return HfCheckpoint(source), config
+    return UnpackedCheckpoint(source) if packed else HfCheckpoint(source), config
 
 
 def plan_gguf(
@@ -168,7 +195,11 @@ def plan_gguf(
     source_of = _names(checkpoint, shape, notes)
     shapes = {name: checkpoint.info(hf).shape for name, hf in source_of.items()}
     _require_shape(source_of, shapes, shape, checkpoint)
-    kept = {name: checkpoint.info(hf).dtype for name, hf in source_of.items()}
+    packed = checkpoint.packed if isinstance(checkpoint, UnpackedCheckpoint) else ()
+    kept = {
+        name: "Q4_0" if hf in packed else checkpoint.info(hf).dtype
+        for name, hf in source_of.items()
+    }
     infos = [TensorInfo(name, kept[name], shapes[name]) for name in source_of]
     tensors = choose_types(
         infos, outtype, architecture, shape, imatrix=importance is not None, **exceptions
@@ -374,6 +405,19 @@ def _file_type(outtype: str, tensors: Sequence[TensorInfo]) -> int:
         if len(info.shape) > 1:
             counts[info.dtype] = counts.get(info.dtype, 0) + info.count
     return FILE_TYPES[max(counts, key=lambda kind: counts[kind])]
+
+
+def _require_q4_0_grid(
+    outtype: str, importance: ImportanceMatrix | None, checkpoint: HfCheckpoint
+) -> None:
+    """GPTQ replaces the search that an importance matrix would guide, and needs the original."""
+    if outtype != "q4_0" or importance is not None or isinstance(checkpoint, UnpackedCheckpoint):
+        raise LessonkitError(
+            "GPTQ chooses codes for q4_0 only, without an importance matrix, from weights that "
+            "are not quantised yet.",
+            where="method",
+            remedy="Use --outtype q4_0 --method gptq and no --imatrix.",
+        )
 
 
 def _require_fit(importance: ImportanceMatrix, plan: GgufPlan) -> None:

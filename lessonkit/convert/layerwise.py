@@ -96,6 +96,7 @@ def quantize_layers(
     dtype = _compute_dtype(compute_dtype)
     checkpoint, shape = open_source(source)
     _require_fit(calibration, checkpoint, shape)
+    _require_groups(method.grid, checkpoint)
     store = None
     if finished is not None:
         run = {
@@ -178,3 +179,12 @@ def _require_fit(calibration: Calibration, checkpoint: HfCheckpoint, shape: Llam
             where=calibration.text,
             remedy=f"Use a seqlen of at most {context}.",
         )
+
+
+def _require_groups(grid: Grid, checkpoint: HfCheckpoint) -> None:
+    """Groups must fill the rows of every weight: better told now than after hours."""
+    for name in linear_weights(checkpoint, checkpoint.config, checkpoint.path):
+        try:
+            grid.groups_in(checkpoint.info(name).shape[1])
+        except LessonkitError as error:
+            raise LessonkitError(error.what, where=name, remedy=error.remedy) from error

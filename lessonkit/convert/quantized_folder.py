@@ -23,7 +23,7 @@ from lessonkit.files.atomic import check_space, check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
 from lessonkit.files.dtypes import DTYPES, bits_of, cast, parse_dtype
 from lessonkit.hub.companions import companions_in
-from lessonkit.quantize.grids import Quantized
+from lessonkit.quantize.grids import Grid, Quantized
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,7 @@ def write_quantized(
         "compute_dtype": compute_dtype,
     }
     certificate = Certificate(f"Hugging Face to {container.name}", options)
-    layers = _Layers(finished, method)
+    layers = LayersByName(finished, method.grid)
     with to_checkpoint(
         checkpoint, out, certificate, f"to {container.name}",
         needed=needed, max_shard_bytes=max_shard_bytes, force=force,
@@ -112,11 +112,11 @@ def write_quantized(
     return certificate
 
 
-class _Layers:
+class LayersByName:
     """The finished layers, the last one asked for at hand."""
 
-    def __init__(self, finished: FinishedLayers, method: Method) -> None:
-        self._finished, self._method = finished, method
+    def __init__(self, finished: FinishedLayers, grid: Grid) -> None:
+        self._finished, self._grid = finished, grid
         self._index: int | None = None
         self._result = LayerResult()
 
@@ -127,7 +127,7 @@ class _Layers:
             return LayerResult()
         if self._index != int(layer[1]):
             self._index = int(layer[1])
-            self._result = self._finished.load(self._index, self._method.grid) or LayerResult()
+            self._result = self._finished.load(self._index, self._grid) or LayerResult()
         return self._result
 
 
