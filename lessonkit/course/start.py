@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     "DATASETS_VERBOSITY": "error",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "LOGBAR_ANIMATION": "0",  # gptqmodel's bars; in a notebook they would come now and then
+    "LOGBAR_DISABLE_NOTEBOOK_DETECTION": "1",  # its messages then go to stdout, like others
 }
 _TALKATIVE = (
     "accelerate",
