@@ -1,5 +1,11 @@
 """The pictures of the course. Each function returns a figure; `show` puts it into the notebook."""
 
+from lessonkit.course.plots.awq import (
+    channel_magnitudes,
+    method_by_container,
+    searched_curves,
+    word_order,
+)
 from lessonkit.course.plots.checkpoints import file_strips, shard_cuts, shared_heads
 from lessonkit.course.plots.codebooks import (
     error_against_bits,
@@ -40,6 +46,7 @@ __all__ = [
     "block_bytes",
     "differences",
     "compensation_steps",
+    "channel_magnitudes",
     "draw_bits",
     "error_against_bits",
     "error_curves",
@@ -52,6 +59,7 @@ __all__ = [
     "levels_under_bell",
     "llama_layer",
     "loss_against_bits",
+    "method_by_container",
     "mix_grid",
     "number_line",
     "pareto",
@@ -61,6 +69,7 @@ __all__ = [
     "rotary_dials",
     "rotary_layouts",
     "search_curve",
+    "searched_curves",
     "shard_cuts",
     "shared_heads",
     "show",
@@ -69,4 +78,5 @@ __all__ = [
     "template_strips",
     "use_style",
     "weight_histogram",
+    "word_order",
 ]
