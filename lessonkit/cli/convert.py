@@ -8,6 +8,7 @@ from lessonkit.cli.arguments import (
     Commands,
     add_command,
     add_force,
+    file_size,
     path_of,
     pattern_and_type,
     positive,
@@ -101,6 +102,7 @@ def _to_gguf(commands: Commands) -> None:
             output_type=options.output_tensor_type,
             embedding_type=options.token_embedding_type,
             pure=options.pure,
+            max_part_bytes=options.split_max_size,
             force=options.force,
         )
         return told(options.out, certificate)
@@ -126,6 +128,12 @@ def _to_gguf(commands: Commands) -> None:
     command.add_argument("--output-tensor-type", type=str.upper, metavar="TYPE")
     command.add_argument("--token-embedding-type", type=str.upper, metavar="TYPE")
     command.add_argument("--pure", action="store_true", help="the mix's main type everywhere")
+    command.add_argument(
+        "--split-max-size",
+        type=file_size,
+        metavar="N(M|G)",
+        help="cut a larger file into OUT-00001-of-00003.gguf and so on",
+    )
     add_force(command)
 
 
