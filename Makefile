@@ -9,6 +9,8 @@ GPTQ_TRIED := $(VENV)/.gptq-tried
 CONVERTER := .interop/transformers-4.47.1
 # llama.cpp's quantiser, built from the source package that the script names.
 GGML := .interop/ggml
+# llama.cpp itself, from the same package.
+LLAMA_CPP := .interop/llama-cpp
 CODE := lessonkit tools tests benchmarks data/build notebooks conftest.py
 
 # Which Python makes the environment; found below unless given: make lab PYTHON=python3.12
@@ -59,7 +61,7 @@ test: lint
 portable: set-up
 	$(PY) -m lessonkit.testing portable --workers $(WORKERS) $(SETTINGS:%=--setting %) notebooks
 
-interop: set-up $(CONVERTER)/.ready $(GGML)/.ready
+interop: set-up $(CONVERTER)/.ready $(GGML)/.ready $(LLAMA_CPP)/.ready
 	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
 	    --ignore=tests/interop/test_perplexity.py
 
@@ -153,6 +155,10 @@ endif
 
 $(GGML)/.ready: tests/interop/ggml_library.py | $(PY)
 	$(PY) tests/interop/ggml_library.py $(GGML)
+	@touch $@
+
+$(LLAMA_CPP)/.ready: tests/interop/llama_cpp_library.py $(GGML)/.ready
+	$(PY) tests/interop/llama_cpp_library.py
 	@touch $@
 
 # Tried once for each lock, so that nothing is fetched later; `make gptq` tries again.

@@ -25,6 +25,7 @@ NOT_COMPARED: dict[tuple[str, str], str] = {
     ("00_start_here.ipynb", "machine"): "it prints the versions, memory and disk of this machine",
     ("02_four_bit_formats.ipynb", "on-this-processor"): "two faults of a library on one processor",
     ("09_run_and_share.ipynb", "speed"): "it measures the speed of this machine",
+    ("05_gguf.ipynb", "llama-cpp-python"): "the package runs only where it was compiled",
 }
 # Characters of each text that the other Llama reads: some windows of 512 tokens.
 TEXT = 12_000

@@ -120,6 +120,14 @@ def numbers(text: str) -> list[float]:
     return [float(part) for part in text.split(",")]
 
 
+def file_size(text: str) -> int:
+    """Read a size such as 500M or 2G, in millions or thousands of millions of bytes."""
+    unit = {"M": 10**6, "G": 10**9}.get(text[-1:].upper())
+    if unit is None or not text[:-1].isdecimal() or int(text[:-1]) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500M or 2G")
+    return int(text[:-1]) * unit
+
+
 def told(out: str, certificate: Any) -> int:
     """Print what a conversion did and where; the exit status."""
     print(f"{certificate}\nwritten to {out}")

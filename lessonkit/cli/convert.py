@@ -8,6 +8,7 @@ from lessonkit.cli.arguments import (
     Commands,
     add_command,
     add_force,
+    file_size,
     path_of,
     pattern_and_type,
     positive,
@@ -103,6 +104,7 @@ def _to_gguf(commands: Commands) -> None:
             embedding_type=options.token_embedding_type,
             pure=options.pure,
             calibration=calibration_of(options) if options.method == "gptq" else None,
+            max_part_bytes=options.split_max_size,
             force=options.force,
         )
         return told(options.out, certificate)
@@ -140,6 +142,12 @@ def _to_gguf(commands: Commands) -> None:
         help="what GPTQ watches the layers on (default: island for mini, else wikitext)",
     )
     add_windows(command)
+    command.add_argument(
+        "--split-max-size",
+        type=file_size,
+        metavar="N(M|G)",
+        help="cut a larger file into OUT-00001-of-00003.gguf and so on",
+    )
     add_force(command)
 
 

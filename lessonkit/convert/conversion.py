@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,9 +96,9 @@ class FolderPassage(Passage):
 
 
 class FilePassage(Passage):
-    """A conversion to a single file."""
+    """A conversion to a file, or to several that belong together."""
 
-    file: BinaryIO
+    files: list[BinaryIO]
 
 
 @contextmanager
@@ -167,9 +167,9 @@ def to_folder(
 
 
 @contextmanager
-def to_file(
+def to_files(
     source: TensorSource,
-    out: str | os.PathLike[str],
+    outs: Sequence[str | os.PathLike[str]],
     certificate: Certificate,
     label: str,
     *,
@@ -178,21 +178,23 @@ def to_file(
     force: bool = False,
     protect: Iterable[str | os.PathLike[str]] = (),
 ) -> Iterator[FilePassage]:
-    """Convert into one file, which the caller writes; the certificate lies beside it.
+    """Convert into one or several files, which the caller writes; the certificate lies beside.
 
-    `magic` are the file's first bytes, `needed` are the bytes of disk that it takes. Both files
-    appear when both are complete, the certificate last.
+    `magic` are the files' first bytes, `needed` are the bytes of disk that they take. They
+    appear when all are complete: the first file, without which nothing reads the others, after
+    these, and the certificate last.
     """
-    check_space(Path(out).absolute().parent, needed)
+    check_space(Path(outs[0]).absolute().parent, needed)
     protect = [source.path, *source.weight_files, *protect]
-    beside = certificate_beside(out)
-    with (
-        atomic_file(beside, magic=CERTIFICATE_START, force=force) as last,
-        atomic_file(out, magic=magic, force=force, protect=protect) as file,
-        _bar(source, label) as bar,
-    ):
-        passage = FilePassage(source, certificate, bar, 1)
-        passage.file = file
+    with ExitStack() as stack:
+        beside = certificate_beside(outs[0])
+        last = stack.enter_context(atomic_file(beside, magic=CERTIFICATE_START, force=force))
+        files = [
+            stack.enter_context(atomic_file(out, magic=magic, force=force, protect=protect))
+            for out in outs
+        ]
+        passage = FilePassage(source, certificate, stack.enter_context(_bar(source, label)), 1)
+        passage.files = files
         try:
             yield passage
         finally:

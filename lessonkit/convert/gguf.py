@@ -14,13 +14,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lessonkit.convert import gguf_mix
 from lessonkit.convert.calibration import Calibration
-from lessonkit.convert.conversion import FilePassage, Read, to_file
+from lessonkit.convert.conversion import FilePassage, Read, to_files
 from lessonkit.convert.gguf_gptq import codes_by_gptq, q4_0_blocks, stored_codes
 from lessonkit.convert.gguf_mix import MIXES, ModelFigures, is_quantised
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
@@ -36,6 +36,7 @@ from lessonkit.files.difference import same_bytes
 from lessonkit.files.dtypes import FLOATS, Array, bytes_of, cast, to_float32
 from lessonkit.files.foreign import GGUF
 from lessonkit.files.gguf import aligned, encode_gguf_header
+from lessonkit.files.gguf_parts import GgufPart, cut, part_paths
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.ggml import decode, encode, row_bytes
 from lessonkit.llama.configs import read_sizes
@@ -71,8 +72,7 @@ class GgufPlan:
     @property
     def nbytes(self) -> int:
         """The size of the file in bytes."""
-        header = len(encode_gguf_header(self.metadata, self.tensors))
-        return header + sum(aligned(info.nbytes) for info in self.tensors)
+        return GgufPart(self.metadata, self.tensors).nbytes
 
 
 def to_gguf(
@@ -86,9 +86,10 @@ def to_gguf(
     embedding_type: str | None = None,
     pure: bool = False,
     calibration: Calibration | None = None,
+    max_part_bytes: int | None = None,
     force: bool = False,
 ) -> Certificate:
-    """Convert a Hugging Face Llama, Mistral, Qwen 2 or 3 (dense) to one GGUF file.
+    """Convert a Hugging Face Llama, Mistral, Qwen 2 or 3 (dense) to GGUF.
 
     Parameters
     ----------
@@ -108,6 +109,8 @@ def to_gguf(
     calibration:
         Choose the codes of Q4_0's matrices with GPTQ, on these tokens: the file is as large, its
         error smaller. After an interruption the same call goes on from OUT.unfinished.
+    max_part_bytes:
+        A larger file is cut into parts of at most this size, OUT-00001-of-00003.gguf and so on.
     force:
         Replace a GGUF file that is there, and its certificate.
 
@@ -132,32 +135,39 @@ def to_gguf(
     chosen = {"output_type": output_type, "embedding_type": embedding_type, "pure": pure or None}
     options |= {key: value for key, value in chosen.items() if value}
     entries = importance.entries if importance else {}
+    parts = cut(plan.metadata, plan.tensors, max_part_bytes)
+    outs = part_paths(Path(out), len(parts))
+    if len(parts) > 1:
+        plan.notes.append(f"in {len(parts)} parts; a program is given the first, {outs[0].name}")
     finished = FinishedLayers(Path(f"{os.fspath(out)}.unfinished"))
     of_q4_0 = [info for info in plan.tensors if info.dtype == "Q4_0"]
     codes = stored_codes(checkpoint) if of_q4_0 else lambda name: None
     if calibration is not None:
         _require_q4_0_grid(outtype, importance, checkpoint)
-        check_target(Path(out), force=force, protect=[checkpoint.path], magic=GGUF)
+        for file in outs:
+            check_target(file, force=force, protect=[checkpoint.path], magic=GGUF)
         options |= {"method": "gptq", "calibration": str(calibration)}
         codes = codes_by_gptq(source, calibration, finished)
     certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
-    with to_file(
-        checkpoint, out, certificate, "to GGUF", magic=GGUF, needed=plan.nbytes, force=force
-    ) as passage:  # fmt: skip
-        passage.file.write(encode_gguf_header(plan.metadata, plan.tensors))
-        for info in plan.tensors:
-            if info.name == ROPE_FACTORS:
-                _write(passage, np.asarray(rope_factors(config)))
-                continue
-            name = plan.source_of[info.name]
-            with passage.tensor(name) as read:
-                chosen_codes = codes(name) if info.dtype == "Q4_0" else None
-                if chosen_codes is not None:
-                    result = q4_0_blocks(chosen_codes)
-                else:
-                    result = encode_tensor(read.bits, read.dtype, info, entries.get(info.name))
-                _record(passage, name, read, info, result)
-                _write(passage, to_pairs(info.name, result, plan.architecture, plan.shape))
+    needed = sum(part.nbytes for part in parts)
+    with to_files(
+        checkpoint, outs, certificate, "to GGUF", magic=GGUF, needed=needed, force=force
+    ) as passage:
+        for part, file in zip(parts, passage.files, strict=True):
+            file.write(encode_gguf_header(part.metadata, part.tensors))
+            for info in part.tensors:
+                if info.name == ROPE_FACTORS:
+                    _write(file, np.asarray(rope_factors(config)))
+                    continue
+                name = plan.source_of[info.name]
+                with passage.tensor(name) as read:
+                    chosen_codes = codes(name) if info.dtype == "Q4_0" else None
+                    if chosen_codes is not None:
+                        result = q4_0_blocks(chosen_codes)
+                    else:
+                        result = encode_tensor(read.bits, read.dtype, info, entries.get(info.name))
+                    _record(passage, name, read, info, result)
+                    _write(file, to_pairs(info.name, result, plan.architecture, plan.shape))
     if calibration is not None:
         finished.forget()
     return certificate
@@ -331,10 +341,10 @@ def _record(passage: FilePassage, name: str, read: Read, info: TensorInfo, resul
         )  # fmt: skip
 
 
-def _write(passage: FilePassage, bits: Array) -> None:
+def _write(file: BinaryIO, bits: Array) -> None:
     content = bytes_of(bits)
-    passage.file.write(content)
-    passage.file.write(bytes(aligned(content.nbytes) - content.nbytes))
+    file.write(content)
+    file.write(bytes(aligned(content.nbytes) - content.nbytes))
 
 
 def _names(checkpoint: HfCheckpoint, shape: LlamaShape, notes: list[str]) -> dict[str, str]:

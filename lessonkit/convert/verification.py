@@ -123,9 +123,9 @@ def verify_model(
 
 
 def _certificate(model: OpenModel, only: Path | None) -> Path | None:
-    """The folder's certificate, or that of a model in one file."""
+    """The folder's certificate, or that beside the model's file (of several, the first)."""
     beside = certificate_beside(model.weight_files[0])
-    if len(model.weight_files) == 1 and beside.is_file():
+    if beside.is_file():
         return beside
     return None if only else certificate_of(model.weight_files[0].parent)
 

@@ -48,6 +48,7 @@ TYPES: dict[int, str] = {
 # GGUF's types of metadata values, by number: numpy's name for them.
 NUMBERS = {0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "?",
            10: "<u8", 11: "<i8", 12: "<f8"}  # fmt: skip
+_TYPE_NUMBERS = {np.dtype(name): number for number, name in NUMBERS.items()}
 STRING, ARRAY = 8, 9
 _DAMAGED = "Fetch the file again; it is damaged or was not written completely."
 
@@ -346,6 +347,7 @@ def encode_gguf_header(metadata: dict[str, Any], tensors: list[TensorInfo]) -> b
 
     Types follow from the values as in llama.cpp's own files: bool; whole numbers u32 (i32 below
     0, u64 where u32 is too small); other numbers f32; lists of whole numbers i32, of others f32.
+    A numpy number, such as np.uint16(3), keeps its type.
     """
     parts = [GGUF, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
@@ -374,6 +376,9 @@ def _text(value: str) -> bytes:
 
 def _typed(value: Any) -> bytes:
     """A metadata value behind the number of its type."""
+    if isinstance(value, np.generic):
+        raw = value.astype(value.dtype.newbyteorder("<")).tobytes()
+        return struct.pack("<I", _TYPE_NUMBERS[value.dtype]) + raw
     if isinstance(value, bool):
         return struct.pack("<I?", 7, value)
     if isinstance(value, int):

@@ -8,14 +8,14 @@ a CPU, and its operations do not split over threads of their own.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lessonkit.formats.codebooks import Codebook
+from lessonkit.formats.threads import share_out
 
 if TYPE_CHECKING:
     import torch
@@ -42,11 +42,11 @@ def quantize_with_numpy(
     def quantize_piece(start: int, stop: int) -> None:
         full = (stop - start) % block_size == 0
         blocks = flat[start:stop].float().numpy().reshape(-1, block_size if full else stop - start)
-        with np.errstate(all="ignore"):  # NaN and infinity are reported later, by their absmax
-            largest = np.abs(blocks).max(axis=1, keepdims=True)
-            usable = np.maximum(largest, np.float32(SMALLEST_ABSMAX))
-            scaled = blocks * (1 / usable) if full else blocks / usable
-            positions = _positions(scaled.reshape(-1), codebook.thresholds)
+        # NaN and infinity are reported later, by their absmax.
+        largest = np.abs(blocks).max(axis=1, keepdims=True)
+        usable = np.maximum(largest, np.float32(SMALLEST_ABSMAX))
+        scaled = blocks * (1 / usable) if full else blocks / usable
+        positions = _positions(scaled.reshape(-1), codebook.thresholds)
         if len(positions) % 2:  # the code of 0 shares the last byte
             positions = np.append(
                 positions, np.uint8(codebook.search_order.index(codebook.zero_code))
@@ -56,7 +56,7 @@ def quantize_with_numpy(
         packed[start // 2 : -(-stop // 2)] = _codes_from_positions(codebook)[bytes_]
 
     piece = _CPU_PIECE if flat.dtype == torch.float32 else _CPU_HALF_PIECE
-    _share_out(quantize_piece, _pieces(flat.numel(), block_size, piece))
+    share_out(quantize_piece, _pieces(flat.numel(), block_size, piece))
     return torch.from_numpy(packed), torch.from_numpy(absmax)
 
 
@@ -94,7 +94,7 @@ def dequantize_with_numpy(
             part[:] = rounded.view(torch.uint8).numpy().reshape(-1)
 
     piece = _CPU_PIECE if dtype == torch.float32 else _CPU_HALF_PIECE
-    _share_out(dequantize_piece, _pieces(size, block_size, piece))
+    share_out(dequantize_piece, _pieces(size, block_size, piece))
     return torch.from_numpy(out).view(dtype)
 
 
@@ -174,21 +174,3 @@ def _pieces(size: int, block_size: int, target: int) -> Iterator[tuple[int, int]
         yield start, min(start + step, full)
     if full < size:
         yield full, size
-
-
-def _share_out(work: Callable[[int, int], None], pieces: Iterator[tuple[int, int]]) -> None:
-    """Do the pieces, several at a time if there are enough. They touch different memory."""
-    import torch
-
-    todo = list(pieces)
-    threads = min(torch.get_num_threads(), len(todo))
-
-    def work_through(some: list[tuple[int, int]]) -> None:
-        for start, stop in some:
-            work(start, stop)
-
-    if threads == 1:
-        work_through(todo)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work_through, [todo[i::threads] for i in range(threads)]))

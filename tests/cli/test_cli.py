@@ -360,6 +360,11 @@ def test_gguf_there_and_back(
     assert main(["info", "other.gguf", "--tensors"]) == 0
     assert "Q8_0     128x256        model.layers.0.self_attn.k_proj" in capsys.readouterr().out
     assert main(["to-gguf", "mini", "q.gguf", "--outtype", "q4_k_m"]) == 0
+    assert main(["to-gguf", "mini", "p.gguf", "--split-max-size", "4M"]) == 0
+    assert "parts; a program is given the first, p-00001-of-" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["to-gguf", "mini", "p.gguf", "--split-max-size", "4"])
+    assert "not a size such as 500M" in capsys.readouterr().err
     capsys.readouterr()
     assert main(["explain", "q.gguf", "--source", "mini"]) == 0
     assert "q4_k_m" in capsys.readouterr().out.lower()

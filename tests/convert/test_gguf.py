@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lessonkit.convert.explain import explain
+from lessonkit.convert.from_gguf import from_gguf
 from lessonkit.convert.gguf import OUTTYPES, choose_types, relative_error, to_gguf
 from lessonkit.convert.gguf_model import GgufModel
 from lessonkit.convert.imatrix import ImportanceMatrix
@@ -282,3 +284,50 @@ def test_every_outtype_has_a_plan() -> None:
 def test_the_relative_error_of_zeros_is_zero() -> None:
     zeros = np.zeros((2, 32), np.float32)
     assert relative_error(zeros, "F32", encode(zeros, "Q8_0"), "Q8_0") == 0.0
+
+
+def test_parts_hold_what_one_file_holds(small: Path, tmp_path: Path) -> None:
+    """Read by lessonkit, explained, turned back, and verified; the whole file is the reference."""
+    to_gguf(small, tmp_path / "whole.gguf", outtype="q4_0")
+    size = (tmp_path / "whole.gguf").stat().st_size
+    folder = tmp_path / "parts"
+    certificate = to_gguf(
+        small, folder / "x.gguf", outtype="q4_0", max_part_bytes=size // 3 + 20_000
+    )
+    names = sorted(path.name for path in folder.iterdir())
+    count = len(names) - 1
+    assert count > 2 and names == [
+        *(f"x-00001-of-{count:05}.gguf{end}" for end in ("", ".certificate.json")),
+        *(f"x-{n:05}-of-{count:05}.gguf" for n in range(2, count + 1)),
+    ]
+    assert any(f"in {count} parts" in note for note in certificate.notes)
+    whole, parts = open_gguf(tmp_path / "whole.gguf"), open_gguf(folder / names[2])
+    assert parts.names() == whole.names()
+    for name in whole.names():
+        assert np.array_equal(parts.array(name), whole.array(name))
+    assert whole.metadata.keys() == parts.metadata.keys() - {
+        "split.no", "split.count", "split.tensors.count"
+    }  # fmt: skip
+    assert verify_model(folder).ok and verify_model(folder / names[0]).ok
+    assert explain(folder, small).ok
+    from_gguf(folder, tmp_path / "back")
+    from_gguf(tmp_path / "whole.gguf", tmp_path / "back of whole")
+    first, second = (
+        load_file(tmp_path / b / "model.safetensors") for b in ("back", "back of whole")
+    )
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_parts_are_written_all_or_none(small: Path, tmp_path: Path) -> None:
+    broken = change(small, tmp_path / "nan", lm_head__weight=torch.full((400, 256), float("nan")))
+    with pytest.raises(LessonkitError, match="NaN"):
+        to_gguf(broken, tmp_path / "x.gguf", outtype="q4_0", max_part_bytes=100_000)
+    assert list(tmp_path.iterdir()) == [broken]
+    to_gguf(small, tmp_path / "y.gguf", outtype="q4_0", max_part_bytes=100_000)
+    count = len(list(tmp_path.glob("y-*.gguf")))
+    taken = tmp_path / f"x-00002-of-{count:05}.gguf"
+    taken.write_bytes(b"mine")
+    with pytest.raises(LessonkitError, match="exists already"):
+        to_gguf(small, tmp_path / "x.gguf", outtype="q4_0", max_part_bytes=100_000)
+    assert list(tmp_path.glob("x*")) == [taken]

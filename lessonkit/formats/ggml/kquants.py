@@ -27,7 +27,17 @@ from lessonkit.formats.ggml.blocks import (
     pack,
     unpack,
 )
-from lessonkit.formats.ggml.searches import TINY, F, nearest, q3, qkx, qp, qx, signed_largest
+from lessonkit.formats.ggml.searches import (
+    TINY,
+    F,
+    nearest,
+    q3,
+    qkx,
+    qp,
+    qx,
+    round_within,
+    signed_largest,
+)
 
 SUPER = 256
 
@@ -54,6 +64,19 @@ class KQuant(BlockFormat):
         """Return the weights of the search: the mean square is the super-block's, times factor."""
         mean_square = np.repeat(mean_squares(x, SUPER) * F(factor), SUPER // self.sub)
         return importance_weights(by_element(x, self.sub), importance, mean_square)
+
+
+def round_again(
+    x: np.ndarray, step: np.ndarray, codes: np.ndarray, low: int, high: int
+) -> np.ndarray:
+    """Return codes x / step, counted from low, and `codes` where the step is 0; changes `x`."""
+    x /= step
+    again = round_within(x, low, high)
+    again -= F(low)
+    out = again.astype(np.uint8)
+    (none,) = np.nonzero(step == 0)
+    out[:, none] = codes[:, none]
+    return out
 
 
 class OffsetKQuant(KQuant):
@@ -92,9 +115,8 @@ class OffsetKQuant(KQuant):
             out["dmin"], min_codes = qp(self.by_super(mins), self.scale_top, total)
         out["scales"] = self.pack_scales(by_group(scale_codes), by_group(min_codes))
         step, low = (part.reshape(-1) for part in self.steps(out))
-        again = np.clip(nearest((xs + low) / step), 0, self.top)
-        codes = np.where(step != 0, again, codes)
-        self.store_codes(out, by_group(codes).reshape(-1, SUPER))
+        again = round_again(xs + low, step, codes, 0, self.top)
+        self.store_codes(out, by_group(again).reshape(-1, SUPER))
         return out
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
@@ -238,9 +260,8 @@ class SymmetricKQuant(KQuant):
     def store_rounded(self, blocks: np.ndarray, xs: np.ndarray, codes: np.ndarray) -> None:
         """Round the values again, with the scales as stored, and store their codes."""
         step = self.steps(blocks).reshape(-1)
-        again = np.clip(nearest(xs / step), -self.half, self.half - 1) + self.half
-        codes = np.where(step != 0, again, codes)
-        self.store_codes(blocks, by_group(codes).reshape(-1, SUPER))
+        again = round_again(xs.copy(), step, codes, -self.half, self.half - 1)
+        self.store_codes(blocks, by_group(again).reshape(-1, SUPER))
 
     def decode_blocks(self, blocks: np.ndarray) -> np.ndarray:
         """See `BlockFormat.decode_blocks`."""

@@ -39,6 +39,16 @@ def nearest(x: np.ndarray) -> np.ndarray:
     return bits
 
 
+def round_within(x: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Do what `nearest` does, then clip to [low, high]; changes `x` and returns it, float32."""
+    reach = np.maximum(np.maximum.reduce(x, axis=0), -np.minimum.reduce(x, axis=0))
+    (beyond,) = np.nonzero(~(reach <= _REACH))  # NaN, too
+    strange = nearest(x[:, beyond])
+    np.rint(x, out=x)
+    x[:, beyond] = strange
+    return np.clip(x, F(low), F(high), out=x)
+
+
 def signed_largest(x: np.ndarray) -> np.ndarray:
     """Return each group's value of largest magnitude, with its sign; of equals the first."""
     high, low = np.maximum.reduce(x, axis=0), np.minimum.reduce(x, axis=0)
@@ -198,15 +208,15 @@ def q3(x: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
     largest = signed_largest(x)
     zero = np.abs(largest) < TINY
     w = x * x
-    codes = np.clip(nearest(x * (F(-half) / np.where(zero, F(1), largest))), -half, half - 1)
-    codes = codes.astype(np.float32)
+    codes = round_within(x * (F(-half) / np.where(zero, F(1), largest)), -half, half - 1)
     sum_lx, sum_l2 = ordered_sum(w * x * codes), ordered_sum(w * codes * codes)
 
     def round_to_codes(values: np.ndarray) -> np.ndarray:
-        whole = nearest(values)
-        return np.clip(whole, -half, half - 1, out=whole).astype(np.float32)
+        return np.clip(nearest(values), -half, half - 1).astype(np.float32)
 
-    sum_lx, sum_l2 = _one_at_a_time(x, w, codes, sum_lx, sum_l2, round_to_codes, positive=False)
+    sum_lx, sum_l2 = _one_at_a_time(
+        x, w, codes, sum_lx, sum_l2, round_to_codes, top=half, positive=False
+    )
     scale = np.where((sum_l2 > 0) & ~zero, sum_lx / sum_l2, F(0))
     codes = (codes + F(half)).astype(np.uint8)
     codes[:, zero] = 0
@@ -248,7 +258,7 @@ def qp(x: np.ndarray, top: int, weights: np.ndarray) -> tuple[np.ndarray, np.nda
         return np.minimum(nearest(values), top).astype(np.float32)
 
     sum_lx, sum_l2 = _one_at_a_time(
-        x, weights, codes, sum_lx, sum_l2, round_to_codes, positive=True
+        x, weights, codes, sum_lx, sum_l2, round_to_codes, top=top, positive=True
     )
     scale = np.where((sum_l2 > 0) & ~zero, sum_lx / sum_l2, F(0))
     codes[:, zero] = 0
@@ -263,39 +273,62 @@ def _one_at_a_time(
     sum_l2: np.ndarray,
     round_to_codes: Callable[[np.ndarray], np.ndarray],
     *,
+    top: int,
     positive: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Change one code after another where the scale then fits better, in at most five sweeps.
 
-    Changes `codes`; returns the new sums w x code and w code^2. A group without a change
-    stays as it is from then on, so later sweeps leave it out.
+    Changes `codes`; returns the new sums w x code and w code^2. A sweep tries the codes in
+    their order, and a group whose sweep changed nothing is done. Few codes are worth a try,
+    so each group goes its own way here: a round finds the next such code of every group that
+    is not done, and tries it.
     """
     wx = w * x
-    active = np.arange(x.shape[1])
-    for sweep in range(5):
-        some = active if sweep else slice(None)
-        xs, ws, wxs, cs = x[:, some], w[:, some], wx[:, some], codes[:, some]
-        lx, l2 = sum_lx[some], sum_l2[some]
-        changed = np.zeros(len(active), dtype=bool)
-        for i in range(len(x)):
-            rest_lx = lx - wxs[i] * cs[i]
-            rest_l2 = l2 - ws[i] * cs[i] * cs[i]
-            new = round_to_codes(xs[i] * rest_l2 / rest_lx)
-            differs = (new != cs[i]) & (rest_lx > 0)
-            if positive:
-                differs &= rest_l2 > 0
-            (at,) = np.nonzero(differs)
-            new = new[at]
-            new_lx = rest_lx[at] + wxs[i, at] * new
-            new_l2 = rest_l2[at] + ws[i, at] * new * new
-            old_lx = lx[at]
-            better = (new_l2 > 0) & (new_lx * new_lx * l2[at] > old_lx * old_lx * new_l2)
-            at, new = at[better], new[better]
-            cs[i, at] = np.mod(new, F(256)) if positive else new
-            lx[at], l2[at] = new_lx[better], new_l2[better]
-            changed[at] = True
-        codes[:, some], sum_lx[some], sum_l2[some] = cs, lx, l2
-        active = active[changed]
-        if not len(active):
-            break
+    size, count = x.shape
+    groups = np.arange(count)  # those not done
+    last = np.full(count, -1, dtype=np.int8)  # the code that was tried last
+    sweep, changed = np.zeros(count, dtype=np.int8), np.zeros(count, dtype=bool)
+    turn = np.arange(size, dtype=np.int8)[:, None]
+    before_end = np.int8(size) - turn
+    while len(groups):
+        xs, ws, wxs, code = (
+            a if len(groups) == count else np.take(a, groups, axis=1, mode="clip")
+            for a in (x, w, wx, codes)
+        )
+        lx, l2 = sum_lx[groups], sum_l2[groups]
+        rest_lx, rest_l2 = wxs * code, ws * code
+        rest_l2 *= code
+        np.subtract(lx, rest_lx, out=rest_lx)
+        np.subtract(l2, rest_l2, out=rest_l2)
+        best = xs * rest_l2
+        best /= rest_lx
+        distance = best - code
+        worth = np.abs(distance, out=distance) >= F(0.5)  # else it is the nearest already
+        if positive:
+            worth |= code > top  # has wrapped round
+            worth &= rest_l2 > 0
+        worth &= rest_lx > 0
+        worth &= turn > last
+        left = np.maximum.reduce(worth.view(np.int8) * before_end, axis=0)
+        (at,) = np.nonzero(left)
+        i = size - left[at].astype(np.intp)
+        place = i * len(groups) + at
+        new = round_to_codes(np.take(best, place))
+        new_lx = np.take(rest_lx, place) + np.take(wxs, place) * new
+        new_l2 = np.take(rest_l2, place) + np.take(ws, place) * new * new
+        old_lx, old_l2 = lx[at], l2[at]
+        better = (new_l2 > 0) & (new_lx * new_lx * old_l2 > old_lx * old_lx * new_l2)
+        better &= new != np.take(code, place)
+        at, i, new = at[better], i[better], new[better]
+        kept = groups[at]
+        codes[i, kept] = np.mod(new, F(256)) if positive else new
+        sum_lx[kept], sum_l2[kept] = new_lx[better], new_l2[better]
+        changed[at] = True
+        # Whoever has come to the end of a sweep begins another, if it was of use.
+        ended = left == 0
+        sweep += ended
+        (going,) = np.nonzero(~ended | (changed & (sweep < 5)))
+        changed &= ~ended
+        last = np.where(ended, np.int8(-1), np.int8(size) - left)
+        groups, last, sweep, changed = (a[going] for a in (groups, last, sweep, changed))
     return sum_lx, sum_l2

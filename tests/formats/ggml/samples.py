@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lessonkit.formats.ggml import FORMATS
+
 SHAPE = (12, 512)
 
 
@@ -47,3 +49,13 @@ def importance(columns: int = SHAPE[1]) -> np.ndarray:
     x = bell(4, (1, columns))[0]
     weights = x * x * np.ldexp(np.float32(1), np.round(3 * x).astype(np.int32))
     return np.where(x > 1.2, np.float32(0), weights)
+
+
+def random_bytes(name: str, blocks: int = 40) -> np.ndarray:
+    """Blocks of any bytes but with finite scales: uint8 [4, ...]."""
+    kind = FORMATS[name]
+    raw = np.random.PCG64(5).random_raw(blocks * kind.bytes // 8 + 1).view(np.uint8)
+    out = raw[: blocks * kind.bytes].copy().view(kind.layout)
+    for field in {"d", "m", "dmin"} & set(kind.layout.names or ()):
+        out[field] = bell(6, (1, blocks))[0] * np.float32(0.01)
+    return out.view(np.uint8).reshape(4, -1)

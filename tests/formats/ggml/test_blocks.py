@@ -1,4 +1,4 @@
-"""What all block formats share: sizes, pieces, threads, refusals; and the registry."""
+"""All block formats: next to the libraries; sizes, pieces, threads, refusals; the registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,22 @@ import torch
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.ggml import FORMATS, block_format, decode, encode, row_bytes
 from lessonkit.formats.ggml.blocks import by_element, by_group, ordered_sum, pack, unpack
-from tests.formats.ggml.samples import bell, importance, samples
+from tests.formats.ggml.golden import MODES, differing
+from tests.formats.ggml.samples import bell, importance, random_bytes, samples
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", FORMATS)
+def test_same_bytes_as_ggml(name: str, mode: str) -> None:
+    assert differing(name, mode) == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_same_values_as_the_gguf_package(name: str) -> None:
+    """On blocks of random bytes, so that every bit of the layout matters."""
+    data = random_bytes(name)
+    theirs = gguf.dequantize(data, gguf.GGMLQuantizationType[name])
+    assert np.array_equal(decode(data, name), theirs)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,15 +1,13 @@
-"""Q2_K to Q6_K: bytes of ggml, values of the gguf package, and properties of the layouts."""
+"""Q2_K to Q6_K: properties of the layouts and of what is chosen."""
 
 from __future__ import annotations
 
-import gguf
 import numpy as np
 import pytest
 
 from lessonkit.formats.ggml import FORMATS, block_format, decode, encode
 from lessonkit.formats.ggml.kquants import KQuant, OffsetKQuant
-from tests.formats.ggml.golden import MODES, differing
-from tests.formats.ggml.samples import bell, importance, samples
+from tests.formats.ggml.samples import importance, random_bytes, samples
 
 NAMES = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 
@@ -18,30 +16,6 @@ def kquant(name: str) -> KQuant:
     kind = block_format(name)
     assert isinstance(kind, KQuant)
     return kind
-
-
-def random_bytes(name: str, blocks: int = 40) -> np.ndarray:
-    """Blocks of any bytes but with finite scales: uint8 [4, ...]."""
-    kind = FORMATS[name]
-    raw = np.random.PCG64(5).random_raw(blocks * kind.bytes // 8 + 1).view(np.uint8)
-    out = raw[: blocks * kind.bytes].copy().view(kind.layout)
-    for field in {"d", "dmin"} & set(kind.layout.names or ()):
-        out[field] = bell(6, (1, blocks))[0] * np.float32(0.01)
-    return out.view(np.uint8).reshape(4, -1)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", NAMES)
-def test_same_bytes_as_ggml(name: str, mode: str) -> None:
-    assert differing(name, mode) == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_same_values_as_the_gguf_package(name: str) -> None:
-    """On blocks of random bytes, so that every bit of the layout matters."""
-    data = random_bytes(name)
-    theirs = gguf.dequantize(data, gguf.GGMLQuantizationType[name])
-    assert np.array_equal(decode(data, name), theirs)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,6 @@
 """How fast, and in how much memory, does a model become GGUF?
 
-    python benchmarks/gguf.py [--outtypes bf16 q8_0 q4_k_m] [--rounds N] [--layers N]
+    python benchmarks/to_gguf.py [--outtypes bf16 q8_0 q4_k_m] [--rounds N] [--layers N]
 
 Random bf16 weights in TinyLlama's shape (2.2 GB; fewer with --layers) are written once; each
 conversion is a process of its own, and so is a `cp` of the source, round by round. Printed are

@@ -1,0 +1,49 @@
+"""Work on arrays in pieces, several at a time: numpy lets go of Python's lock while it computes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+
+
+def share_out(work: Callable[[int, int], None], pieces: Iterable[tuple[int, int]]) -> None:
+    """Do `work(start, stop)` for all pieces, on as many threads as torch would use.
+
+    The pieces touch different memory. Within them numpy says nothing of divisions by zero and
+    the like: the callers replace or report what these leave.
+    """
+    _keep_freed_memory()
+
+    def one(piece: tuple[int, int]) -> None:
+        with np.errstate(all="ignore"):  # each thread has an error state of its own
+            work(*piece)
+
+    todo = list(pieces)
+    threads = min(_threads(), len(todo))
+    if threads <= 1:
+        for piece in todo:
+            one(piece)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, todo))
+
+
+def _threads() -> int:
+    """As many threads as torch would use, where it is loaded; else one for each core."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else os.cpu_count() or 1
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep what temporaries leave, instead of fetching it anew each time.
+
+    That fetching can take as long as the arithmetic. glibc gives back to the system what is
+    larger than the largest piece that it has seen freed; so here it sees a large one, once.
+    """
+    np.empty(1 << 24, dtype=np.uint8)

@@ -1,0 +1,103 @@
+"""Our GGUF files in llama.cpp, called by its own bindings: tokens, logits, codes, adapters.
+
+`make interop` builds it (see llama_cpp_library.py), and lets nothing be skipped. Elsewhere these
+tests are skipped where it is missing, and say so.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lessonkit.convert.gguf import to_gguf
+from lessonkit.convert.gguf_mix import MIXES
+from lessonkit.files.gguf import open_gguf
+from lessonkit.models import load
+from tests.interop import llama_cpp_library
+from tests.interop.llama_cpp_library import ask
+
+HARD = (
+    "The island", " two  spaces and   three", "a\nb\n\nc\n", "\ttab", "trailing ", "",
+    "naïve café – “quotes” …", "数学 and 汉字，标点。", "한국어 العربية עברית", "🙂 👩‍👩‍👧 🇨🇭",
+    "\x00\x01\x7f", "�", "<s>", "a</s>", "</s>", "<unk>", "1234567890.5e-3", "ﬁ ﬂ ½ ²",
+    "▁ metaspace",
+)  # fmt: skip
+# The scores of F32 and F16 files, next to transformers in float32; the largest are about 27.
+# llama.cpp rounds a matrix's input to the matrix's type, so an F16 file computes in half precision.
+TOLERANCE = {"f32": 2e-4, "f16": 3e-2}
+TEXT = "The lighthouse of Port Saffron stands on the Northern Fells.\nIn the year 1782"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    if not llama_cpp_library.ready():
+        if os.environ.get("LESSONKIT_INTEROP") != "required":
+            pytest.skip("not compared: no llama.cpp (python tests/interop/llama_cpp_library.py)")
+        llama_cpp_library.FOLDER.mkdir(parents=True, exist_ok=True)
+        llama_cpp_library.build()
+
+
+@pytest.fixture(scope="module")
+def files(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("gguf")
+    out = {outtype: folder / f"{outtype}.gguf" for outtype in TOLERANCE}
+    for outtype, path in out.items():
+        to_gguf(mini, path, outtype=outtype)
+    return out
+
+
+def test_hard_strings_become_the_original_s_tokens(mini: Path, files: dict[str, Path]) -> None:
+    _, tokenizer = load(mini, dtype="float32")
+    theirs = ask(model=str(files["f16"]), texts=HARD)
+    ours = [tokenizer(text)["input_ids"] for text in HARD]
+    wrong = {t: (a, b) for t, a, b in zip(HARD, ours, theirs, strict=True) if a != b}
+    assert not wrong
+
+
+def test_text_behind_a_special_token_gets_a_space_there(mini: Path, files: dict[str, Path]) -> None:
+    """The one difference: llama.cpp begins anew, as transformers' tokenizers once did."""
+    _, tokenizer = load(mini, dtype="float32")
+    (theirs,) = ask(model=str(files["f16"]), texts=["a</s>b"])
+    ours = tokenizer("a</s>b")["input_ids"]
+    assert theirs[:-1] == ours[:-1]
+    assert tokenizer.convert_ids_to_tokens([ours[-1], theirs[-1]]) == ["b", "▁b"]
+
+
+@pytest.mark.parametrize("outtype", TOLERANCE)
+def test_scores_are_transformers_s(mini: Path, files: dict[str, Path], outtype: str) -> None:
+    model, tokenizer = load(mini, dtype="float32")
+    ids = tokenizer(TEXT)["input_ids"]
+    theirs = np.array(ask(model=str(files[outtype]), ids=ids))
+    with torch.inference_mode():
+        ours = model(torch.tensor([ids])).logits[0].numpy()
+    difference = np.abs(theirs - ours).max()
+    print(f"{outtype}: largest difference {difference:.2g}, largest score {np.abs(ours).max():.3g}")
+    assert difference < TOLERANCE[outtype]
+
+
+def test_parts_are_scored_as_one_file(mini: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    _, tokenizer = load(mini, dtype="float32")
+    to_gguf(mini, tmp_path / "x.gguf", outtype="f16", max_part_bytes=4_000_000)
+    first, *others = sorted(tmp_path.glob("*.gguf"))
+    assert others
+    ids = tokenizer(TEXT)["input_ids"]
+    assert ask(model=str(first), ids=ids) == ask(model=str(files["f16"]), ids=ids)
+
+
+@pytest.mark.parametrize("outtype", ["q8_0", "q4_0", "q3_k_m", "q4_k_m", "q5_k_m", "iq4_xs"])
+def test_llama_cpp_quantises_our_f32_file_to_our_tensors(
+    mini: Path, files: dict[str, Path], tmp_path: Path, outtype: str
+) -> None:
+    theirs, ours = tmp_path / "theirs.gguf", tmp_path / "ours.gguf"
+    request = [str(files["f32"]), str(theirs), MIXES[outtype].file_type]
+    assert ask(quantise=request) == 0
+    to_gguf(mini, ours, outtype=outtype)
+    a, b = open_gguf(theirs), open_gguf(ours)
+    assert a.names() == b.names()
+    for name in a.names():
+        assert a.info(name) == b.info(name)
+        assert np.array_equal(a.array(name), b.array(name)), name
