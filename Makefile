@@ -25,13 +25,14 @@ SETTINGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop soak lint format notebooks texts model card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
 	@echo 'make interop    compare with transformers 4.47.1 and llama.cpp, in environments of their own'
+	@echo 'make soak       hours of harm: commands killed at every call, readers given damaged files'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
@@ -60,6 +61,10 @@ portable: set-up
 interop: set-up $(CONVERTER)/.ready $(GGML)/.ready
 	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
 	    --ignore=tests/interop/test_perplexity.py
+
+# What `make test` does in a sample of seconds, at length: see tests/faults and tests/hostile.
+soak: set-up
+	LESSONKIT_SOAK=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations=15 tests/faults tests/hostile
 
 lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))

@@ -135,6 +135,7 @@ def to_checkpoint(
                 yield passage
             finally:
                 passage.close()
+        source.require_unchanged()
         writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
 
 
@@ -163,6 +164,7 @@ def to_folder(
                 yield passage
             finally:
                 passage.close()
+        source.require_unchanged()
         (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
 
 
@@ -197,7 +199,12 @@ def to_file(
             yield passage
         finally:
             passage.close()
+        source.require_unchanged()
         last.write(certificate.to_bytes())
+        if force:  # the old certificate goes first: it must never lie beside the new file
+            file.flush()
+            os.fsync(file.fileno())
+            beside.unlink(missing_ok=True)
 
 
 def as_json(content: Any) -> bytes:
