@@ -1,8 +1,9 @@
-"""Keep notebooks clean: `lint`, `lint --fix` and `refresh`.
+"""Keep notebooks clean: `lint`, `lint --fix` and `refresh`; and see what takes long in them.
 
     python -m tools.notebooks lint notebooks          report what is wrong
     python -m tools.notebooks lint --fix notebooks    mend what can be mended, report the rest
     python -m tools.notebooks refresh notebooks       run them and keep their new outputs
+    python -m tools.notebooks slowest notebooks       run them and list the slowest cells
 
 A clean notebook has one possible form on disk, so that a change to a lesson shows in a diff as
 that change and nothing else. `tools/notebook_rules.py` holds the rules.
@@ -17,6 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -91,8 +93,12 @@ def use_reproducible_environment() -> None:
         import matplotlib.font_manager  # noqa: F401  lists the fonts now, not inside a cell
 
 
-def execute(notebook: NotebookNode, folder: Path, timeout: int = 1800) -> int:
+def execute(
+    notebook: NotebookNode, folder: Path, timeout: int = 1800, *, timed: bool = False
+) -> int:
     """Run every code cell in place, with `folder` as the working folder; how many cells ran.
+
+    `timed` leaves in each cell's metadata when it began and ended.
 
     Raises
     ------
@@ -108,7 +114,7 @@ def execute(notebook: NotebookNode, folder: Path, timeout: int = 1800) -> int:
         notebook,
         timeout=timeout,
         kernel_name="python3",
-        record_timing=False,
+        record_timing=timed,
         extra_arguments=["--log-level=40"],  # errors of the kernel itself, no warnings
         resources={"metadata": {"path": str(folder)}},
     )
@@ -224,6 +230,38 @@ def refresh(path: Path) -> list[Finding]:
     return lint(path)
 
 
+def slowest(path: Path) -> list[tuple[float, str]]:
+    """Run the notebook at `path`: the seconds of each code cell, and its id, the slowest first."""
+    notebook = parse(path.read_text(encoding="utf-8"))
+    execute(notebook, path.parent, timed=True)
+    times = [
+        (seconds_of(cell), f"{path.stem}: {cell.id}")
+        for cell in notebook.cells
+        if "execution" in cell.metadata
+    ]
+    return sorted(times, reverse=True)
+
+
+def seconds_of(cell: NotebookNode) -> float:
+    """How long a cell ran, by the kernel's own messages."""
+    said = cell.metadata.execution
+    ends = [said["iopub.execute_input"], said["shell.execute_reply"]]
+    begin, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in ends)
+    return (end - begin).total_seconds()
+
+
+def list_slowest(paths: Sequence[Path], count: int) -> None:
+    """Print each notebook's time, and the slowest cells of all."""
+    cells: list[tuple[float, str]] = []
+    for path in paths:
+        found = slowest(path)
+        print(f"{sum(seconds for seconds, _ in found):7.1f} s  {path}", flush=True)
+        cells += found
+    print()
+    for seconds, name in sorted(cells, reverse=True)[:count]:
+        print(f"{seconds:7.1f} s  {name}")
+
+
 def notebooks_in(paths: Sequence[Path]) -> list[Path]:
     """The notebooks named, and those inside the folders named, without Jupyter's checkpoints."""
     found: list[Path] = []
@@ -240,7 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     linting = commands.add_parser("lint", help="report what is wrong")
     linting.add_argument("--fix", action="store_true", help="mend what can be mended")
     refreshing = commands.add_parser("refresh", help="run, and keep the new outputs")
-    for command in (linting, refreshing):
+    timing = commands.add_parser("slowest", help="run, and list the slowest cells")
+    timing.add_argument("--count", type=int, default=20, metavar="N")
+    for command in (linting, refreshing, timing):
         command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     options = parser.parse_args(arguments)
 
@@ -249,8 +289,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no such file or folder: {', '.join(map(str, missing))}")
     found: list[Finding] = []
     paths = notebooks_in(options.paths)
-    if options.command == "refresh":
+    if options.command in ("refresh", "slowest"):
         use_reproducible_environment()
+    if options.command == "slowest":
+        list_slowest(paths, options.count)
+        return 0
     for path in paths:
         if options.command == "lint":
             found += lint(path, fix=options.fix)
