@@ -40,7 +40,7 @@ def test_it_is_caught_as_an_ordinary_exception() -> None:
 def test_whatever_a_foreign_content_makes_fail_is_told(mistake) -> None:
     with (
         pytest.raises(
-            LessonkitError, match=r"^It is not as it should be \(\w+Error: .+\)\.$"
+            LessonkitError, match=r"^It is not as it should be \(\w+Error: .+\)\."
         ) as caught,
         malformed("It is not as it should be", where="f", remedy="Fetch it."),
     ):
