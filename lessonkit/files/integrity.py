@@ -164,7 +164,9 @@ def inner_name(name: str, *, where: object) -> str:
             where=where,
             remedy="Only plain names relative to the folder are accepted; do not trust this list.",
         )
-    if len(name) > _LONGEST_NAME or any(len(part.encode()) > 255 for part in pure.parts):
+    if len(name) > _LONGEST_NAME or any(
+        len(part.encode("utf-8", "surrogatepass")) > 255 for part in pure.parts
+    ):
         raise LessonkitError(
             f"The file name {_shorten(name)} is longer than any file's.",
             where=where,
