@@ -27,7 +27,7 @@ SETTINGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop oldest newest lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop oldest newest soak lint format notebooks texts model card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
@@ -36,6 +36,7 @@ help:
 	@echo 'make interop    compare with transformers 4.47.1 and llama.cpp, in environments of their own'
 	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
 	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
+	@echo 'make soak       hours of harm: commands killed at every call, readers given damaged files'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
@@ -75,6 +76,10 @@ oldest newest: | $(PY)
 	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --durations=15 tests --ignore=tests/interop \
 	    --deselect tests/test_house.py::test_the_installed_versions_are_those_of_the_lock
 	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax notebooks
+
+# What `make test` does in a sample of seconds, at length: see tests/faults and tests/hostile.
+soak: set-up
+	LESSONKIT_SOAK=1 $(PY) -m pytest -n $(WORKERS) --dist loadgroup --durations=15 tests/faults tests/hostile
 
 lint: set-up
 	$(PY) -m ruff check $(wildcard $(CODE))

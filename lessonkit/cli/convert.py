@@ -169,7 +169,7 @@ def _imatrix(commands: Commands) -> None:
         from lessonkit.convert.imatrix import collect_imatrix
         from lessonkit.models import calibration_text, find_model, load
 
-        text = calibration_text(options.text, options.split, options.language)
+        text = calibration_text(options.text, options.language, options.split)
         model, tokenizer = load(find_model(options.model))
         matrix = collect_imatrix(model, tokenizer, text, chunks=options.chunks)
         matrix.save(options.out, force=options.force)
@@ -181,7 +181,11 @@ def _imatrix(commands: Commands) -> None:
     command.add_argument("model", metavar="HF_DIR", help="a folder, a Hub id, or mini")
     command.add_argument("text", metavar="TEXT", help="island, wikitext, or a file")
     command.add_argument("out", metavar="OUT.gguf", help="the file to make")
-    command.add_argument("--split", choices=["calibration", "train"], default="calibration")
+    command.add_argument(
+        "--split",
+        choices=["calibration", "train"],
+        help="calibration, but for wikitext, which has none: train",
+    )
     command.add_argument("--language", choices=["en", "zh"], default="en")
     command.add_argument("--chunks", type=positive, metavar="N", help="of 512 tokens, at most")
     add_force(command)

@@ -13,11 +13,12 @@ import hashlib
 import math
 import os
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lessonkit.errors import LessonkitError
+from lessonkit.errors import LessonkitError, malformed
 from lessonkit.files.certificate import tensor_sha256
 from lessonkit.files.checkpoint import Checkpoint, read_json
 from lessonkit.files.dtypes import FLOATS
@@ -64,12 +65,21 @@ class Adapter:
                 "merge.",
             )
         self.config = read_json(self.config_file)
-        _require_mergeable(self.config, self.config_file)
+        with self._as_peft_writes():
+            _require_mergeable(self.config, self.config_file)
         self.weights = Checkpoint(self.path)
         self.low_rank: dict[str, LowRank] = {}
         self.saved: dict[str, str] = {}
         self.rows: dict[str, tuple[list[int], str]] = {}
-        self._sort_keys()
+        with self._as_peft_writes():
+            self._sort_keys()
+
+    def _as_peft_writes(self) -> AbstractContextManager[None]:
+        return malformed(
+            "The adapter's configuration is not as PEFT writes it",
+            where=self.config_file,
+            remedy="Fetch the adapter again.",
+        )
 
     @property
     def name(self) -> str:

@@ -135,6 +135,7 @@ def to_checkpoint(
                 yield passage
             finally:
                 passage.close()
+        source.require_unchanged()
         writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
 
 
@@ -163,6 +164,7 @@ def to_folder(
                 yield passage
             finally:
                 passage.close()
+        source.require_unchanged()
         (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
 
 
@@ -199,7 +201,12 @@ def to_files(
             yield passage
         finally:
             passage.close()
+        source.require_unchanged()
         last.write(certificate.to_bytes())
+        if force:  # the old certificate goes first: it must never lie beside the new file
+            file.flush()
+            os.fsync(file.fileno())
+            beside.unlink(missing_ok=True)
 
 
 def as_json(content: Any) -> bytes:

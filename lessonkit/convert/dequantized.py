@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.convert.packed import PackedCheckpoint, UnpackedCheckpoint
-from lessonkit.errors import LessonkitError
+from lessonkit.errors import LessonkitError, malformed
 from lessonkit.files.checkpoint import Checkpoint
 from lessonkit.files.dtypes import DTYPES, Array, bits_of, parse_dtype, to_float32
 from lessonkit.files.safetensors import TensorInfo
@@ -98,7 +98,14 @@ class Dequantized(FourBitCheckpoint):
     def array(self, name: str) -> Array:
         """The weight's bits."""
         state = self._states.get(name)
-        return super().array(name) if state is None else self._dequantize(name, state)
+        if state is None:
+            return super().array(name)
+        with malformed(
+            f"{name} does not fit the description of its codes",
+            where=self.path,
+            remedy="Fetch the file again, or quantise the original: lessonkit nf4.",
+        ):
+            return self._dequantize(name, state)
 
     def release(self, name: str) -> None:
         """Give the pages of codes and scales back."""

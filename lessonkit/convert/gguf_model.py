@@ -80,6 +80,10 @@ class GgufModel:
         """Give a tensor's pages back to the system."""
         self.file.release(self.own_name.get(name, name))
 
+    def require_unchanged(self) -> None:
+        """Raise LessonkitError if a file was changed since it was opened."""
+        self.file.require_unchanged()
+
     def _read_shape(self) -> LlamaShape | None:
         try:
             return read_model_metadata(self.metadata, self.path)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lessonkit.errors import LessonkitError
+from lessonkit.errors import LessonkitError, malformed
 from lessonkit.files.atomic import atomic_file
 from lessonkit.files.dtypes import Array, bytes_of
 from lessonkit.files.foreign import GGUF
-from lessonkit.files.gguf import aligned, encode_gguf_header, open_gguf
+from lessonkit.files.gguf import GgufFile, aligned, encode_gguf_header, open_gguf
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.llama.gguf_names import to_gguf_name
 from lessonkit.models.size import is_small
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 512  # tokens
+_REMEDY = "Measure one: lessonkit imatrix MODEL TEXT OUT.gguf."
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
@@ -186,6 +187,11 @@ def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
         if opened.read(4) != GGUF:
             return _read_dat(path)
     file = open_gguf(path)
+    with malformed("This is no importance matrix", where=path, remedy=_REMEDY):
+        return _read_gguf(file, path)
+
+
+def _read_gguf(file: GgufFile, path: Path) -> ImportanceMatrix:
     if file.metadata.get("general.type") != "imatrix":
         raise _no_imatrix(path)
     sums: dict[str, Array] = {}
@@ -253,5 +259,5 @@ def _no_imatrix(path: Path) -> LessonkitError:
     return LessonkitError(
         "This is no importance matrix.",
         where=path,
-        remedy="Measure one: lessonkit imatrix MODEL TEXT OUT.gguf.",
+        remedy=_REMEDY,
     )

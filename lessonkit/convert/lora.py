@@ -137,6 +137,8 @@ def merge(
                 where=", ".join(str(adapter.path) for adapter in opened),
                 remedy="Write float32 (--dtype float32), or look at the adapter's scale.",
             )
+        for adapter in opened:
+            adapter.weights.require_unchanged()
         for name, content in files:
             passage.writer.add_file(name, content)
     return certificate

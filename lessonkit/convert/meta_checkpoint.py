@@ -103,6 +103,11 @@ class MetaCheckpoint:
         for rank in self._ranks:
             rank.release(self._pair(name).meta)
 
+    def require_unchanged(self) -> None:
+        """Raise LessonkitError if a shard was changed since it was opened."""
+        for rank in self._ranks:
+            rank.require_unchanged()
+
     def source_of(self, name: str) -> str:
         """The tensor's name in Meta's form."""
         return self._pair(name).meta

@@ -148,7 +148,8 @@ class FourBitCheckpoint(HfCheckpoint):
         self._states = {
             name.partition(_STATE)[0]: self._state(name) for name in self if _STATE in name
         }
-        said = self.config.get("quantization_config", {})
+        said = self.config.get("quantization_config")
+        said = said if isinstance(said, dict) else {}
         double = "double quantisation" if said.get("bnb_4bit_use_double_quant") else "plain scales"
         kinds = {str(state.get("quant_type")).upper() for state in self._states.values()}
         self.form += f", bitsandbytes {' and '.join(sorted(kinds)) or '4-bit'} ({double})"

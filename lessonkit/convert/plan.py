@@ -19,7 +19,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.files.checkpoint import read_json
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.double_quant import NESTED_BLOCK
-from lessonkit.llama.configs import read_sizes
+from lessonkit.llama.configs import read_context, read_sizes
 from lessonkit.llama.gguf_metadata import architecture_of, rope_factors
 from lessonkit.llama.gguf_names import ROPE_FACTORS, to_gguf_name
 from lessonkit.llama.layout import pairs
@@ -100,8 +100,8 @@ def plan(model: str | os.PathLike[str] | LlamaShape, *, context: int | None = No
     config = read_json(file)
     shape = read_sizes(config, file)
     folder = path if path.is_dir() else None
-    longest = config.get("max_position_embeddings") or context_of(shape)[0]
-    return _plan(shape, config, folder, context or int(longest))
+    longest = read_context(config, file) or context_of(shape)[0]
+    return _plan(shape, config, folder, context or longest)
 
 
 def _plan(

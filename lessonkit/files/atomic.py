@@ -37,7 +37,7 @@ def atomic_folder(
     been lost is named. `protect` names the sources: they, and folders that hold them, are never
     replaced. Every file written is synced before the rename.
     """
-    out = Path(out)
+    out, protect = Path(out), tuple(protect)
     check_target(out, force=force, protect=protect)
     with _workspace(out) as workspace:
         new = workspace / "new"
@@ -47,6 +47,7 @@ def atomic_folder(
             for name in files:
                 sync(Path(folder) / name)
             sync(Path(folder))
+        check_target(out, force=force, protect=protect)  # it may have come meanwhile
         _put_in_place(new, out, workspace)
 
 
@@ -62,7 +63,7 @@ def atomic_file(
 
     `magic` are the first bytes of such a file: `force` replaces no file that begins otherwise.
     """
-    out = Path(out)
+    out, protect = Path(out), tuple(protect)
     if out.is_dir():
         raise LessonkitError(
             "A file was to be written, but this is a folder.", where=out, remedy="Name a file."
@@ -73,6 +74,7 @@ def atomic_file(
         with new.open("w+b") as file:
             yield file
         sync(new)
+        check_target(out, force=force, protect=protect, magic=magic)  # it may have come meanwhile
         _put_in_place(new, out, workspace)
 
 
@@ -175,8 +177,14 @@ def _workspace(out: Path) -> Iterator[Path]:
     prefix = f".{out.name}.partial-"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(parent, prefix)
-        workspace, lock = _claim(parent, prefix)
+        with _one_at_a_time(parent):
+            if _remove_leftovers(parent, prefix):
+                raise LessonkitError(
+                    "Another run is writing this output at this moment.",
+                    where=out,
+                    remedy="Wait until it has ended, or choose another name.",
+                )
+            workspace, lock = _claim(parent, prefix)
     except OSError as error:
         raise LessonkitError(
             f"The output cannot be written here: {error.strerror}.",
@@ -207,16 +215,42 @@ def _claim(parent: Path, prefix: str) -> tuple[Path, BinaryIO]:
                 return workspace, lock
 
 
-def _remove_leftovers(parent: Path, prefix: str) -> None:
-    """Remove the workspaces of runs that were killed: nobody holds their lock any more."""
+def _remove_leftovers(parent: Path, prefix: str) -> bool:
+    """Remove the workspaces of runs that were killed: nobody holds their lock any more.
+
+    Returns whether there is one that is in use.
+    """
     if sys.platform == "win32":
-        return
+        return False
+    in_use = False
     for leftover in parent.glob(f"{glob.escape(prefix)}*"):
         with suppress(OSError):  # in use, or not ours
             leftover.rmdir()  # killed while it tidied up, and empty but for its name
         with suppress(OSError), (leftover / "lock").open("r+b") as lock:
-            _lock(lock)
-            _remove(leftover)
+            try:
+                _lock(lock)
+            except BlockingIOError:
+                in_use = True
+            else:
+                _remove(leftover)
+    return in_use
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold the folder's own lock for this moment, where its file system has locks for folders."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove(workspace: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import DTYPES, Array
-from lessonkit.files.integrity import inner_name
+from lessonkit.files.integrity import Stamp, inner_name, require_stamp, stamp
 from lessonkit.files.safetensors import TensorInfo, read_header
 from lessonkit.files.torch_file import read_torch_header
 
@@ -71,6 +71,10 @@ class TensorSource(Protocol):
         """The tensor's memory is not needed for now."""
         ...
 
+    def require_unchanged(self) -> None:
+        """Raise LessonkitError if a weight file was changed since it was opened."""
+        ...
+
 
 @dataclass(frozen=True)
 class _Place:
@@ -103,6 +107,7 @@ class Checkpoint:
         self._infos: dict[str, TensorInfo] = {}
         self._places: dict[str, _Place] = {}
         self._maps: dict[Path, mmap.mmap] = {}
+        self._stamps: dict[Path, Stamp] = {}
         if not self.path.exists():
             raise LessonkitError(
                 "There is no such file or folder.",
@@ -198,9 +203,15 @@ class Checkpoint:
             length = start + info.nbytes - first
             self._map(place.file).madvise(mmap.MADV_DONTNEED, first, length)
 
+    def require_unchanged(self) -> None:
+        """Raise LessonkitError if a weight file was changed since it was opened."""
+        for file, its_stamp in self._stamps.items():
+            require_stamp(file, its_stamp)
+
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
             with file.open("rb") as opened:
+                require_stamp(file, self._stamps[file], stamp(opened.fileno()))
                 # A private mapping: torch may write to its tensors, the file stays as it is.
                 self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
         return self._maps[file]
@@ -221,6 +232,7 @@ class Checkpoint:
         """Take in the tensors of one weight file; returns their names."""
         self.weight_files.append(file)
         try:
+            self._stamps[file] = stamp(file)
             if self.form == "safetensors":
                 header = read_header(file)
                 self.metadata.update(header.metadata)

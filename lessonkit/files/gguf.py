@@ -19,7 +19,7 @@ import mmap
 import os
 import re
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +28,7 @@ import numpy as np
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import Array, storage
 from lessonkit.files.foreign import GGUF
+from lessonkit.files.integrity import Stamp, require_stamp, stamp
 from lessonkit.files.safetensors import TensorInfo
 
 VERSIONS = (2, 3)
@@ -58,7 +59,7 @@ class GgufHeader:
     """What a file holds, and where: `starts` are byte positions in the whole file.
 
     `metadata` has Python's numbers, texts, lists of texts, and numpy arrays for lists of numbers.
-    `end` is where the last tensor ends.
+    `end` is where the last tensor ends, `stamp` tells this file from a later one.
     """
 
     version: int
@@ -66,6 +67,7 @@ class GgufHeader:
     tensors: dict[str, TensorInfo]
     starts: dict[str, int]
     end: int
+    stamp: Stamp = (0, 0, 0)
 
 
 def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
@@ -76,8 +78,9 @@ def read_gguf_header(path: str | os.PathLike[str]) -> GgufHeader:
             size = os.fstat(file.fileno()).st_size
             if size < 24:
                 _refuse(f"The file has {size} bytes; a GGUF file has at least 24.", path)
+            its_stamp = stamp(file.fileno())
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Parser(content, path).header()
+                return replace(_Parser(content, path).header(), stamp=its_stamp)
     except OSError as error:
         raise LessonkitError(
             f"The file cannot be read: {error.strerror}.",
@@ -238,6 +241,7 @@ class GgufFile:
     _infos: dict[str, TensorInfo] = field(default_factory=dict)
     _places: dict[str, tuple[Path, int]] = field(default_factory=dict)
     _maps: dict[Path, mmap.mmap] = field(default_factory=dict)
+    _stamps: dict[Path, Stamp] = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """The tensors' names, in the order in which the bytes lie."""
@@ -279,9 +283,15 @@ class GgufFile:
             first = start // mmap.PAGESIZE * mmap.PAGESIZE
             self._map(file).madvise(mmap.MADV_DONTNEED, first, start + info.nbytes - first)
 
+    def require_unchanged(self) -> None:
+        """Raise LessonkitError if a file was changed since it was opened."""
+        for file, its_stamp in self._stamps.items():
+            require_stamp(file, its_stamp)
+
     def _map(self, file: Path) -> mmap.mmap:
         if file not in self._maps:
             with file.open("rb") as opened:
+                require_stamp(file, self._stamps[file], stamp(opened.fileno()))
                 self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         return self._maps[file]
 
@@ -290,6 +300,7 @@ class GgufFile:
             if name in self._infos:
                 _refuse(f"The tensor {name} is in two parts.", file)
         self.weight_files.append(file)
+        self._stamps[file] = header.stamp
         self._infos.update(header.tensors)
         self._places.update({name: (file, start) for name, start in header.starts.items()})
 
@@ -299,6 +310,8 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     path = Path(path)
     header = read_gguf_header(path)
     parts = header.metadata.get("split.count", 1)
+    if type(parts) is not int:
+        _refuse(f"split.count is {parts!r}, not a number of parts.", path)
     named = SPLIT_NAME.fullmatch(path.name)
     if parts in (0, 1):
         opened = GgufFile(path, metadata=header.metadata, version=header.version)
@@ -316,7 +329,8 @@ def open_gguf(path: str | os.PathLike[str]) -> GgufFile:
     opened = GgufFile(path)
     for number, file in enumerate(files):
         header = read_gguf_header(file)
-        if header.metadata.get("split.no") != number or header.metadata["split.count"] != parts:
+        said = [header.metadata.get(f"split.{key}") for key in ("no", "count")]
+        if any(type(value) is not int for value in said) or said != [number, parts]:
             _refuse(f"This part does not say that it is number {number + 1} of {parts}.", file)
         if number == 0:
             opened.metadata, opened.version = header.metadata, header.version

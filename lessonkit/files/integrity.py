@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files.foreign import is_lfs_pointer
@@ -25,6 +26,7 @@ CHECKLIST_NAMES = ("checklist.chk", "tokenizer_checklist.chk", "SHA256SUMS", "SH
 
 _CHUNK_BYTES = 1 << 20
 _LARGEST_CHECKLIST = 16 << 20
+_LONGEST_NAME = 1000
 _LINE = re.compile(r"([0-9a-fA-F]+)[ \t]+\*?(\S.*)")
 
 
@@ -92,6 +94,30 @@ def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     return digest.hexdigest()
 
 
+Stamp: TypeAlias = tuple[int, int, int]
+"""What changes when a file is written to, or another takes its place: size, time, file number."""
+
+
+def stamp(file: str | os.PathLike[str] | int) -> Stamp:
+    """The stamp of a file, by its path or its descriptor."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def require_stamp(path: Path, expected: Stamp, found: Stamp | None = None) -> None:
+    """Raise LessonkitError if a file is not what it was when it got its stamp."""
+    try:
+        same = (found or stamp(path)) == expected
+    except FileNotFoundError:
+        same = False
+    if not same:
+        raise LessonkitError(
+            "The file was changed while it was read.",
+            where=path,
+            remedy="Wait until nothing writes to it any more, then run this again.",
+        )
+
+
 def read_checklist(path: str | os.PathLike[str]) -> dict[str, str]:
     """Read `digest  name` lines, as `md5sum` and `sha256sum` write them.
 
@@ -137,6 +163,14 @@ def inner_name(name: str, *, where: object) -> str:
             f"The file name {_shorten(name)} does not stay inside the folder.",
             where=where,
             remedy="Only plain names relative to the folder are accepted; do not trust this list.",
+        )
+    if len(name) > _LONGEST_NAME or any(
+        len(part.encode("utf-8", "surrogatepass")) > 255 for part in pure.parts
+    ):
+        raise LessonkitError(
+            f"The file name {_shorten(name)} is longer than any file's.",
+            where=where,
+            remedy="Fetch the list again.",
         )
     return str(pure)
 

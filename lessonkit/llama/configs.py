@@ -10,6 +10,9 @@ from typing import Any
 from lessonkit.errors import LessonkitError
 from lessonkit.llama.shape import LlamaShape, meta_mlp_width
 
+# Beyond what any model has: larger numbers would make tables that fill the memory.
+_MOST = {"num_hidden_layers": 10_000, "n_layers": 10_000, "vocab_size": 1 << 22}
+_LARGEST = 1 << 31
 _ORIGINAL_CONTEXT = 8192  # of Llama 3, before 3.1 stretched it
 
 
@@ -84,6 +87,12 @@ def read_sizes(config: Mapping[str, Any], where: str | os.PathLike[str]) -> Llam
     if shape.heads % shape.kv_heads:
         raise _damaged(f"{shape.kv_heads} key/value heads do not divide {heads} heads", path)
     return shape
+
+
+def read_context(config: Mapping[str, Any], path: Path) -> int | None:
+    """The longest text in tokens, where `config.json` says it."""
+    key = "max_position_embeddings"
+    return None if config.get(key) is None else _size(config, key, path)
 
 
 def read_hf_config(config: Mapping[str, Any], path: str | os.PathLike[str]) -> LlamaShape:
@@ -247,6 +256,8 @@ def _size(values: Mapping[str, Any], key: str, path: Path, default: int | None =
     value = values.get(key, default) if values.get(key) is not None else default
     if type(value) is not int or value < 1:
         raise _damaged(f"{key} is {value!r}, not a positive whole number", path)
+    if value > _MOST.get(key, _LARGEST):
+        raise _damaged(f"{key} is larger than in any model", path)
     return value
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import Array
-from lessonkit.llama.configs import read_sizes
+from lessonkit.llama.configs import read_context, read_sizes
 from lessonkit.llama.gguf_names import ARCHITECTURES
 from lessonkit.llama.shape import LlamaShape
 
@@ -55,7 +55,7 @@ def model_metadata(
     rope = _rope(config)
     own: dict[str, Any] = {
         "block_count": shape.layers,
-        "context_length": config.get("max_position_embeddings"),
+        "context_length": read_context(config, path),
         "embedding_length": shape.width,
         "feed_forward_length": shape.mlp_width,
         "attention.head_count": shape.heads,

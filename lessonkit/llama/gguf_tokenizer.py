@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lessonkit.errors import LessonkitError
+from lessonkit.errors import LessonkitError, malformed
 from lessonkit.files.checkpoint import read_json
 from lessonkit.llama.sentencepiece_model import SPACE, SentencePieceModel, parse_sentencepiece
 from lessonkit.llama.tokenizer_json import LLAMA_3_PATTERN, read_tiktoken
@@ -32,6 +32,17 @@ def tokenizer_metadata(folder: Path, config: Mapping[str, Any]) -> tuple[dict[st
 
     The vocabulary gets as many pieces as the embedding has rows (`config["vocab_size"]`).
     """
+    with malformed(
+        "The tokenizer's files are not as transformers writes them",
+        where=folder,
+        remedy="Fetch tokenizer.json, tokenizer_config.json and what else there is again.",
+    ):
+        return _tokenizer_metadata(folder, config)
+
+
+def _tokenizer_metadata(
+    folder: Path, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     rows = config["vocab_size"]
     settings = _json(folder / "tokenizer_config.json")
     content = _json(folder / "tokenizer.json")
@@ -214,6 +225,15 @@ def sentencepiece_of(metadata: Mapping[str, Any]) -> bytes | None:
     """
     if metadata.get("tokenizer.ggml.model") != "llama":
         return None
+    with malformed(
+        "The tokenizer in the file is not as llama.cpp writes it",
+        where="tokenizer.ggml",
+        remedy="Fetch the file again, or convert the original model again.",
+    ):
+        return _sentencepiece_of(metadata)
+
+
+def _sentencepiece_of(metadata: Mapping[str, Any]) -> bytes:
     from sentencepiece import sentencepiece_model_pb2
 
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]

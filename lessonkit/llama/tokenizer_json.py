@@ -123,6 +123,12 @@ def from_sentencepiece(source: SentencePieceModel, added_tokens: Sequence[str] =
 
 def from_tiktoken(ranks: dict[bytes, int], *, later: bool, added_tokens: Sequence[str]) -> Built:
     """`tokenizer.json` for a tiktoken table; `later` is Llama 3.1 and after."""
+    if any(bytes([byte]) not in ranks for byte in range(256)):
+        raise LessonkitError(
+            "The table of the tokenizer lacks some single bytes: not every text can be written.",
+            where="tokenizer.model",
+            remedy="Fetch it again, from where the weights came from.",
+        )
     letters = _byte_letters()
     vocabulary = {
         "".join(letters[byte] for byte in token): rank

@@ -5,6 +5,7 @@
     python -m lessonkit.testing refresh FOLDER       run them and keep their new outputs
     python -m lessonkit.testing run FOLDER           run them; fail where an output differs
     python -m lessonkit.testing portable FOLDER      the same, as other machines would
+    python -m lessonkit.testing slowest FOLDER       run them and list the slowest cells
 
 Exit status: 0 all is well, 1 there are findings or an output differs, 2 wrong arguments.
 """
@@ -15,7 +16,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lessonkit.testing.notebooks import Finding, lint, refresh, use_reproducible_environment
+from lessonkit.testing.notebooks import (
+    Finding,
+    lint,
+    list_slowest,
+    refresh,
+    use_reproducible_environment,
+)
 from lessonkit.testing.portable import SETTINGS, run
 
 
@@ -41,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _portable(options)
     found: list[Finding] = []
     paths = notebooks_in(options.paths)
-    if options.command == "refresh":
+    if options.command in ("refresh", "slowest"):
         use_reproducible_environment()
+    if options.command == "slowest":
+        list_slowest(paths, options.count)
+        return 0
     for path in paths:
         if options.command == "lint":
             found += lint(path, fix=options.fix)
@@ -67,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     refreshing = commands.add_parser("refresh", help="run, and keep the new outputs")
     running = commands.add_parser("run", help="run; fail where an output differs")
     elsewhere = commands.add_parser("portable", help="run as other machines would")
+    timing = commands.add_parser("slowest", help="run, and list the slowest cells")
+    timing.add_argument("--count", type=int, default=20, metavar="N")
     elsewhere.add_argument(
         "--setting",
         action="append",
@@ -75,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (running, elsewhere):
         command.add_argument("--workers", type=int, default=1, metavar="N", help="at once")
-    for command in (linting, refreshing, running, elsewhere):
+    for command in (linting, refreshing, running, elsewhere, timing):
         command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     return parser
 

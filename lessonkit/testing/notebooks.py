@@ -10,7 +10,9 @@ import copy
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -87,8 +89,12 @@ def use_reproducible_environment() -> None:
         import matplotlib.font_manager  # noqa: F401  lists the fonts now, not inside a cell
 
 
-def execute(notebook: NotebookNode, folder: Path, timeout: int = 1800) -> int:
+def execute(
+    notebook: NotebookNode, folder: Path, timeout: int = 1800, *, timed: bool = False
+) -> int:
     """Run every code cell in place, with `folder` as the working folder; how many cells ran.
+
+    `timed` leaves in each cell's metadata when it began and ended.
 
     Raises
     ------
@@ -104,7 +110,7 @@ def execute(notebook: NotebookNode, folder: Path, timeout: int = 1800) -> int:
         notebook,
         timeout=timeout,
         kernel_name="python3",
-        record_timing=False,
+        record_timing=timed,
         extra_arguments=["--log-level=40"],  # errors of the kernel itself, no warnings
         resources={"metadata": {"path": str(folder)}},
     )
@@ -221,3 +227,35 @@ def refresh(path: Path) -> list[Finding]:
         return [Finding(path, "", f"stops at an error, and is left as it was:\n{error}", "")]
     write(path, canonical(mended_copy(notebook, setup_source(path))))
     return lint(path)
+
+
+def slowest(path: Path) -> list[tuple[float, str]]:
+    """Run the notebook at `path`: the seconds of each code cell, and its id, the slowest first."""
+    notebook = parse(path.read_text(encoding="utf-8"))
+    execute(notebook, path.parent, timed=True)
+    times = [
+        (seconds_of(cell), f"{path.stem}: {cell.id}")
+        for cell in notebook.cells
+        if "execution" in cell.metadata
+    ]
+    return sorted(times, reverse=True)
+
+
+def seconds_of(cell: NotebookNode) -> float:
+    """How long a cell ran, by the kernel's own messages."""
+    said = cell.metadata.execution
+    ends = [said["iopub.execute_input"], said["shell.execute_reply"]]
+    begin, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in ends)
+    return (end - begin).total_seconds()
+
+
+def list_slowest(paths: Sequence[Path], count: int) -> None:
+    """Print each notebook's time, and the slowest cells of all."""
+    cells: list[tuple[float, str]] = []
+    for path in paths:
+        found = slowest(path)
+        print(f"{sum(seconds for seconds, _ in found):7.1f} s  {path}", flush=True)
+        cells += found
+    print()
+    for seconds, name in sorted(cells, reverse=True)[:count]:
+        print(f"{seconds:7.1f} s  {name}")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import lessonkit
 from lessonkit.cli import main
+from tests.convert.gguf_models import small_llama
 from tests.convert.toy import Toy
 from tests.hub_server import MODEL, running
 from tests.tiny import make_tiny_llama, sentencepiece_bytes
@@ -372,6 +373,18 @@ def test_gguf_there_and_back(
     raw[-200] ^= 1
     (tmp_path / "q.gguf").write_bytes(raw)
     assert main(["explain", "q.gguf", "--source", "mini"]) == 1
+
+
+def test_an_importance_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = small_llama(tmp_path / "model", max_position_embeddings=512)
+    (tmp_path / "text.txt").write_text("The river rises in the Grey Hills. " * 100)
+    matrix, out = str(tmp_path / "matrix.gguf"), str(tmp_path / "q.gguf")
+    assert main(["imatrix", str(model), str(tmp_path / "text.txt"), matrix, "--chunks", "2"]) == 0
+    assert "14 weights, 2 chunks of Text(text.txt/calibration/en" in capsys.readouterr().out
+    command = ["to-gguf", str(model), out, "--outtype", "q4_k_m"]
+    assert main([*command, "--imatrix", matrix]) == 0
+    assert main(["explain", out, "--source", str(model), "--imatrix", matrix]) == 0
+    assert "with the importance matrix" in capsys.readouterr().out
 
 
 def test_what_only_begins_like_gguf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

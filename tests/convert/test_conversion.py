@@ -77,3 +77,14 @@ def test_too_little_room_is_told_first(source: Path, tmp_path: Path) -> None:
         to_folder(open_checkpoint(source), tmp_path / "out", Certificate("x"), "x", needed=1 << 60),
     ):
         raise AssertionError
+
+
+def test_a_source_that_changes_meanwhile_is_refused(source: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(source)
+    with (
+        pytest.raises(LessonkitError, match="changed while it was read"),
+        to_checkpoint(checkpoint, tmp_path / "out", Certificate("a test"), "test", needed=1) as way,
+    ):
+        way.writer.add("a", np.zeros(3, "<f4"), "F32")
+        (source / "pytorch_model.bin").write_bytes((source / "pytorch_model.bin").read_bytes())
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

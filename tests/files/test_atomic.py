@@ -248,21 +248,32 @@ def test_only_leftovers_of_the_same_name_are_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks are not used on Windows")
-def test_a_workspace_in_use_is_left_alone(tmp_path: Path) -> None:
-    def workspaces() -> list[Path]:
-        return sorted(tmp_path.glob(".f.partial-*"))
+def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "f", magic=b"") as first, atomic_folder(tmp_path / "g"):
+        (in_use,) = tmp_path.glob(".f.partial-*")
+        with (
+            pytest.raises(LessonkitError, match="Another run is writing"),
+            atomic_file(tmp_path / "f", force=True, magic=b""),
+        ):
+            raise AssertionError
+        assert list(tmp_path.glob(".f.partial-*")) == [in_use]
+        first.write(b"first")
+    assert (tmp_path / "f").read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "g"]
 
-    def write(file: BinaryIO, content: bytes) -> None:
-        file.write(content)
 
-    with atomic_file(tmp_path / "f", force=True, magic=b"") as first:
-        (in_use,) = workspaces()
-        with atomic_file(tmp_path / "f", magic=b"") as second:
-            assert len(workspaces()) == 2
-            write(second, b"second")
-        assert workspaces() == [in_use]
-        write(first, b"first")
-    assert (tmp_path / "f").read_bytes() == b"first" and not workspaces()
+def test_what_appears_under_the_name_meanwhile_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(LessonkitError, match="exists already"), atomic_folder(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine").write_text("precious")
+    with (
+        pytest.raises(LessonkitError, match="exists already"),
+        atomic_file(tmp_path / "f", magic=b"") as file,
+    ):
+        file.write(b"1")
+        (tmp_path / "f").write_text("precious")
+    assert (tmp_path / "out" / "mine").read_text() == (tmp_path / "f").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "out"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks are not used on Windows")

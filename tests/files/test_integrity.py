@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,8 @@ from lessonkit.files.integrity import (
     find_checklists,
     inner_name,
     read_checklist,
+    require_stamp,
+    stamp,
     verify,
 )
 
@@ -175,3 +178,37 @@ def test_verify_refuses_what_it_cannot_judge(tmp_path: Path) -> None:
         verify(tmp_path, {"../f": "0" * 32})
     with pytest.raises(LessonkitError, match="not a folder"):
         verify(tmp_path / "f", {"f": "0" * 32})
+
+
+def test_a_file_that_was_changed_is_told_by_its_stamp(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    path.write_bytes(b"123")
+    os.utime(path, (1, 1))
+    before = stamp(path)
+    with path.open("rb") as file:
+        require_stamp(path, before, stamp(file.fileno()))
+    require_stamp(path, before)
+
+    def other_size() -> None:
+        path.write_bytes(b"1234")
+        os.utime(path, (1, 1))
+
+    def another_file() -> None:
+        (tmp_path / "new").write_bytes(b"123")
+        os.utime(tmp_path / "new", (1, 1))
+        (tmp_path / "new").rename(path)
+
+    for change in (lambda: path.write_bytes(b"124"), other_size, another_file, path.unlink):
+        change()
+        with pytest.raises(LessonkitError, match="changed while it was read") as caught:
+            require_stamp(path, before)
+        assert caught.value.where == str(path)
+        path.write_bytes(b"123")
+        os.utime(path, (1, 1))
+        before = stamp(path)
+
+
+def test_a_name_longer_than_any_file_s_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {'x' * 300}\n")
+    with pytest.raises(LessonkitError, match="longer than any file's"):
+        verify(tmp_path, tmp_path / "SHA256SUMS")

@@ -16,8 +16,10 @@ from lessonkit.errors import LessonkitError
 from lessonkit.llama.configs import (
     hf_config,
     meta_params,
+    read_context,
     read_hf_config,
     read_meta_params,
+    read_sizes,
 )
 from lessonkit.llama.shape import LlamaShape, meta_mlp_width
 
@@ -190,3 +192,16 @@ def test_a_vocabulary_is_never_fitted_by_hand() -> None:
     with pytest.raises(LessonkitError) as caught:
         read({**meta_params(SHAPE), "vocab_size": 49954})
     assert "do not edit params.json to fit" in str(caught.value.remedy)
+
+
+def test_numbers_that_would_fill_the_memory_are_refused() -> None:
+    config = {"num_attention_heads": 2, "hidden_size": 8, "num_hidden_layers": 1,
+              "intermediate_size": 8, "vocab_size": 9}  # fmt: skip
+    assert read_sizes(config, "c").layers == 1
+    for key, value in (("num_hidden_layers", 1 << 30), ("vocab_size", 1 << 30),
+                       ("intermediate_size", 1 << 70)):  # fmt: skip
+        with pytest.raises(LessonkitError, match=f"{key} is larger than in any model"):
+            read_sizes({**config, key: value}, "c")
+    with pytest.raises(LessonkitError, match="max_position_embeddings"):
+        read_context({"max_position_embeddings": "long"}, Path("c"))
+    assert read_context({}, Path("c")) is None

@@ -438,3 +438,19 @@ def test_refresh_leaves_a_failing_notebook_as_it_was(folder: Path) -> None:
     (found,) = refresh(path)
     assert "ZeroDivisionError" in found.problem
     assert path.read_bytes() == before
+
+
+def test_the_slowest_cells_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    book = clean_book()
+    book["cells"][2:] = [
+        code_cell("import time\ntime.sleep(0.6)", "sleeps", 2),
+        code_cell("1 + 1", "adds", 3),
+    ]
+    path = save(folder, book)
+    before = path.read_bytes()
+    assert main(["slowest", str(path), "--count", "2"]) == 0
+    first, blank, *cells = capsys.readouterr().out.splitlines()
+    assert first.endswith(str(path)) and not blank
+    seconds, _, name = cells[0].split(maxsplit=2)
+    assert name == "01_lesson: sleeps" and float(seconds) > 0.5
+    assert len(cells) == 2 and path.read_bytes() == before
