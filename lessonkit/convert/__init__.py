@@ -2,7 +2,7 @@
 
 from lessonkit.convert.adapter import Adapter, open_adapter
 from lessonkit.convert.adapter_gguf import adapter_to_gguf
-from lessonkit.convert.combine import combine_cat, combine_linear, dare, ties
+from lessonkit.convert.combine import Pair, combine_cat, combine_linear, dare, ties
 from lessonkit.convert.explain import explain
 from lessonkit.convert.from_gguf import from_gguf
 from lessonkit.convert.gguf import to_gguf
@@ -19,6 +19,7 @@ from lessonkit.convert.verification import verify_model
 __all__ = [
     "MIXES",
     "ImportanceMatrix",
+    "Pair",
     "collect_imatrix",
     "explain",
     "from_gguf",

@@ -3,7 +3,7 @@
 from lessonkit.models.decoding import Continuation
 from lessonkit.models.folder import read_model_folder
 from lessonkit.models.loading import load
-from lessonkit.models.names import find_model, resolve
+from lessonkit.models.names import find_adapter, find_model, resolve
 from lessonkit.models.questions import Question, questions
 from lessonkit.models.size import Description, describe, is_small
 from lessonkit.models.texts import Split, Text, calibration_text, evaluation_text, text_for
@@ -17,6 +17,7 @@ __all__ = [
     "calibration_text",
     "describe",
     "evaluation_text",
+    "find_adapter",
     "find_model",
     "is_small",
     "load",

@@ -15,6 +15,7 @@ from lessonkit.course.plots.gguf import (
     search_curve,
 )
 from lessonkit.course.plots.journey import journey_map
+from lessonkit.course.plots.lora import loss_curve, low_rank_blocks
 from lessonkit.course.plots.numbers import (
     bar_table,
     draw_bits,
@@ -36,6 +37,8 @@ __all__ = [
     "level_shares",
     "levels_under_bell",
     "loss_against_bits",
+    "loss_curve",
+    "low_rank_blocks",
     "mix_grid",
     "number_line",
     "recall_against_bits",
