@@ -7,6 +7,7 @@ from lessonkit.models.names import find_adapter, find_model, resolve
 from lessonkit.models.questions import Question, questions
 from lessonkit.models.size import Description, describe, is_small
 from lessonkit.models.texts import Split, Text, calibration_text, evaluation_text, text_for
+from lessonkit.models.tokenizer import load_tokenizer
 
 __all__ = [
     "Continuation",
@@ -21,6 +22,7 @@ __all__ = [
     "find_model",
     "is_small",
     "load",
+    "load_tokenizer",
     "questions",
     "read_model_folder",
     "resolve",
