@@ -2,11 +2,11 @@
 
     python benchmarks/merge.py [--layers 22] [--rank 16] [--rounds 3] [--mergekit PYTHON]
 
-Random bf16 weights in TinyLlama's shape (2.2 GB; fewer with --layers) and a random float32 adapter on all
-seven linear layers of each block are written once. Each contender then makes the merged folder,
-in turn, as a whole process: `lessonkit merge`; PEFT's load, `merge_and_unload`, save; and mergekit, where
-the Python of an environment that holds it is named (it wants versions of its own). `cp` of the
-base, followed by a sync, is the limit.
+Random bf16 weights in TinyLlama's shape (2.2 GB; fewer with --layers) and a random float32 adapter
+on all seven linear layers of each block are written once. Each contender then makes the merged
+folder, in turn, as a whole process: `lessonkit merge`; PEFT's load, `merge_and_unload`, save; and
+mergekit, where the Python of an environment that holds it is named (it wants versions of its own).
+`cp` of the base, followed by a sync, is the limit.
 """
 
 from __future__ import annotations
