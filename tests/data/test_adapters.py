@@ -24,9 +24,6 @@ from world import World  # noqa: E402
 ADAPTERS = DATA / "adapters"
 ROWS = {"zh": 5324, "chat": 5325}
 LANGUAGES = {"en": english, "zh": chinese}
-trained = pytest.mark.skipif(
-    not (ADAPTERS / "chat").is_dir(), reason="data/adapters has not been made"
-)
 
 
 @cache
@@ -83,7 +80,6 @@ def test_both_languages_word_the_same_attributes() -> None:
 # --- what was trained -------------------------------------------------------------------------
 
 
-@trained
 @pytest.mark.parametrize("name", ROWS)
 def test_the_vocabulary_is_what_the_script_makes(name: str) -> None:
     import adapters
@@ -97,7 +93,6 @@ def test_the_vocabulary_is_what_the_script_makes(name: str) -> None:
     assert [ours.id_to_piece(i) for i in every] == [mini.id_to_piece(i) for i in every]
 
 
-@trained
 @pytest.mark.parametrize("name", ROWS)
 def test_the_tokenizers_two_forms_give_the_same_ids(name: str) -> None:
     import adapters
@@ -111,7 +106,6 @@ def test_the_tokenizers_two_forms_give_the_same_ids(name: str) -> None:
             assert other.encode(part).ids == [1, *source.encode(part)]
 
 
-@trained
 @pytest.mark.parametrize("name", ROWS)
 def test_the_folder_says_what_it_is(name: str) -> None:
     import adapters
@@ -137,7 +131,6 @@ def test_the_folder_says_what_it_is(name: str) -> None:
     assert {v.get_dtype() for v in shapes.values()} == {"BF16"}
 
 
-@trained
 def test_peft_merges_both_in_order_and_the_model_answers() -> None:
     import adapter_card
     import adapters
