@@ -27,7 +27,7 @@ SETTINGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop oldest newest soak lint format notebooks texts model card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop oldest newest soak lint format notebooks texts model adapters card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
@@ -42,7 +42,8 @@ help:
 	@echo 'make notebooks  run the notebooks again and keep their new outputs'
 	@echo 'make texts      write the embedded texts again from their seed'
 	@echo 'make model      train the embedded model again (half an hour on two cores; resumable)'
-	@echo 'make card       measure the embedded model and write its card and hashes'
+	@echo 'make adapters   train its two adapters again (an hour on two cores; resumable)'
+	@echo 'make card       measure model and adapters and write their cards and hashes'
 	@echo 'make card-check measure again; fail where a figure of the card differs'
 	@echo 'make wheel      build dist/lessonkit-*.whl, with the embedded model and texts inside'
 	@echo 'make gptq       try again to install gptqmodel, which needs a C++ compiler'
@@ -104,6 +105,10 @@ texts: set-up
 
 model: set-up
 	$(PY) data/build/train.py
+
+adapters: set-up
+	$(PY) data/build/adapters.py zh
+	$(PY) data/build/adapters.py chat
 
 card: set-up
 	$(PY) data/build/card.py

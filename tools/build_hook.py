@@ -1,4 +1,4 @@
-"""What the wheel carries besides code: the embedded model and texts, as `lessonkit/_data/`.
+"""What the wheel carries besides code, as `lessonkit/_data/`: model, adapters and texts.
 
 An editable install must not copy them, it reads the repository's `data/`: hence a hook, and not
 the `force-include` table of pyproject.toml, which holds for both kinds of install.
@@ -11,7 +11,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-CARRIED = ("mini", "texts", "SHA256SUMS", "README.md")
+CARRIED = ("mini", "texts", "adapters", "SHA256SUMS", "README.md")
 
 
 class DataHook(BuildHookInterface):
@@ -26,7 +26,7 @@ class DataHook(BuildHookInterface):
         if missing:
             raise FileNotFoundError(
                 f"{data} lacks {', '.join(missing)}: the wheel would carry no model or texts. "
-                "Run `make texts model` first."
+                "Run `make texts model adapters` first."
             )
         for name in CARRIED:
             build_data["force_include"][str(data / name)] = f"lessonkit/_data/{name}"

@@ -5,8 +5,9 @@
 
 A lesson's first cell holds its title and, in bold, its question. The cell whose figure stands for
 the lesson carries the tag `picture`; the one whose printed table the README shows, the tag `table`;
-the cells that add to the ledger, the tag `ledger`. Where pyproject.toml says the repository's address
-on GitHub (`[project.urls]`, `Repository`), and only there, each row has a badge that opens it in Colab.
+the cells that add to the ledger, the tag `ledger`. Where pyproject.toml says the repository's
+address on GitHub (`[project.urls]`, `Repository`), and only there, each row has a badge that opens
+it in Colab.
 """
 
 from __future__ import annotations

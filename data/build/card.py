@@ -1,6 +1,6 @@
-"""The model card: measure everything it states and write `data/README.md` and `data/SHA256SUMS`.
+"""The cards: measure all they state; write `data/README.md`, the adapters' and `data/SHA256SUMS`.
 
-`python data/build/card.py` writes both. With `--check` it measures again, writes nothing and
+`python data/build/card.py` writes them. With `--check` it measures again, writes nothing and
 fails where a figure or a hash differs from the committed ones.
 """
 
@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import adapter_card
 import texts
 from grammar import fingerprint, plain_sentences
 from tqdm import tqdm
@@ -26,12 +27,13 @@ FORMATS = (
     "fp4 block 64", "e2m1 block 64", "e3m0 block 64", "mxfp4", "nvfp4", "int3 block 64",
     "int2 block 64",
 )  # fmt: skip
-HASHED = ("mini", "texts")
+HASHED = ("mini", "texts", "adapters")
 
 
 def data_files() -> list[Path]:
-    """Every committed data file, in order of name."""
-    return sorted(p for folder in HASHED for p in (DATA / folder).rglob("*") if p.is_file())
+    """Every committed data file but the cards, in order of name."""
+    found = (p for folder in HASHED for p in (DATA / folder).rglob("*"))
+    return sorted(p for p in found if p.is_file() and p.name != "README.md")
 
 
 def hash_lines() -> list[str]:
@@ -154,6 +156,7 @@ def main() -> int:
     if not check:  # loading `mini` needs the list of hashes first
         (DATA / "SHA256SUMS").write_text(sums)
     wanted = {"SHA256SUMS": sums, "README.md": card()}
+    wanted |= {f"adapters/{name}/README.md": adapter_card.card(name) for name in adapter_card.ORDER}
     wrong = [name for name, text in wanted.items() if check and (DATA / name).read_text() != text]
     for name, text in wanted.items():
         if not check:

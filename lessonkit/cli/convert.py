@@ -15,6 +15,7 @@ from lessonkit.cli.arguments import (
     told,
 )
 from lessonkit.cli.quantize import add_windows, calibration_of
+from lessonkit.errors import LessonkitError
 
 
 def _to_hf(commands: Commands) -> None:
@@ -94,8 +95,15 @@ def _to_gguf(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from lessonkit.convert.gguf import to_gguf
 
+        if options.base:
+            return _adapter_to_gguf(options)
+        source = path_of(options.source)
+        if (source / "adapter_config.json").is_file():
+            raise LessonkitError(
+                "The folder is an adapter.", where=source, remedy="Name its model: --base BASE."
+            )
         certificate = to_gguf(
-            path_of(options.source),
+            source,
             options.out,
             outtype=options.outtype,
             imatrix=options.imatrix,
@@ -110,8 +118,9 @@ def _to_gguf(commands: Commands) -> None:
         return told(options.out, certificate)
 
     command = add_command(commands, "to-gguf", "to llama.cpp's form, quantised if asked", run)
-    command.add_argument("source", metavar="HF_DIR", help="a folder, or mini")
+    command.add_argument("source", metavar="HF_DIR", help="a folder, or mini; or an adapter")
     command.add_argument("out", metavar="OUT.gguf", help="the file to make")
+    command.add_argument("--base", metavar="BASE", help="of an adapter: the model it is for")
     command.add_argument(
         "--outtype",
         default="auto",
@@ -149,6 +158,20 @@ def _to_gguf(commands: Commands) -> None:
         help="cut a larger file into OUT-00001-of-00003.gguf and so on",
     )
     add_force(command)
+
+
+def _adapter_to_gguf(options: argparse.Namespace) -> int:
+    from lessonkit.convert.adapter_gguf import adapter_to_gguf
+    from lessonkit.models.names import find_adapter
+
+    adapter = find_adapter(options.source)
+    folded = adapter_to_gguf(adapter, options.out, base=path_of(options.base), force=options.force)
+    factors = sorted({factor for factor in folded.values() if factor != 1})
+    if factors:
+        scales = ", ".join(f"{factor:g}" for factor in factors)
+        print(f"scales that the form cannot hold are folded into B: {scales}")
+    print(f"{len(folded)} changed layers\nwritten to {options.out}")
+    return 0
 
 
 def _from_gguf(commands: Commands) -> None:

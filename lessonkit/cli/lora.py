@@ -10,10 +10,11 @@ from lessonkit.cli.arguments import Commands, add_command, add_force, numbers, p
 def _merge(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from lessonkit.convert.lora import merge
+        from lessonkit.models.names import find_adapter
 
         certificate = merge(
             path_of(options.base),
-            options.adapters,
+            [find_adapter(name) for name in options.adapters],
             options.out,
             weights=options.weights,
             dtype=options.dtype,
@@ -25,7 +26,12 @@ def _merge(commands: Commands) -> None:
 
     command = add_command(commands, "merge", "LoRA adapters, in order, into their base", run)
     command.add_argument("base", metavar="BASE", help="a folder in Hugging Face's form, or mini")
-    command.add_argument("adapters", metavar="ADAPTER", nargs="+", help="a PEFT folder")
+    command.add_argument(
+        "adapters",
+        metavar="ADAPTER",
+        nargs="+",
+        help="a PEFT folder, or zh, chat: the embedded ones",
+    )
     command.add_argument("--out", required=True, metavar="OUT", help="the folder to make")
     command.add_argument("--format", choices=["hf", "meta"], default="hf")
     command.add_argument("--dtype", metavar="D", help="round to float32, float16, bfloat16")

@@ -23,7 +23,7 @@ from lessonkit.cli.arguments import (
 def _chat(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from lessonkit.models.loading import load
-        from lessonkit.models.names import find_path
+        from lessonkit.models.names import find_adapter, find_path
         from lessonkit.run.adapted import with_adapter
         from lessonkit.run.chat import Chat, prepare_terminal, show, talk
         from lessonkit.run.generate import Sampling
@@ -34,12 +34,13 @@ def _chat(commands: Commands) -> None:
         )
         sampling.require_valid()
         folder = find_path(options.model)
-        warning = template_warning(options.template, folder, options.adapter)
+        adapter = find_adapter(options.adapter) if options.adapter else None
+        warning = template_warning(options.template, folder, adapter)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
         loaded = load(folder, dtype=options.dtype)
-        if options.adapter:
-            loaded = with_adapter(loaded, options.adapter)
+        if adapter:
+            loaded = with_adapter(loaded, adapter)
         chat = Chat(loaded, find_template(options.template), sampling, options.max_tokens)
         prepare_terminal()
         if options.prompt is not None:
@@ -51,7 +52,7 @@ def _chat(commands: Commands) -> None:
 
     command = add_command(commands, "chat", "ask a model, once or one question after another", run)
     command.add_argument("model", metavar="MODEL", help="a folder, a Hub id, or mini")
-    command.add_argument("--adapter", type=Path, metavar="A", help="a PEFT folder, unmerged")
+    command.add_argument("--adapter", metavar="A", help="a PEFT folder, or zh, chat; unmerged")
     command.add_argument(
         "--template",
         choices=["alpaca", "zephyr", "llama-2", "none"],

@@ -4,7 +4,7 @@ from lessonkit.convert.adapter import Adapter, open_adapter
 from lessonkit.convert.adapter_gguf import adapter_to_gguf
 from lessonkit.convert.awq import Awq, to_awq
 from lessonkit.convert.calibration import Calibration, cut_calibration
-from lessonkit.convert.combine import combine_cat, combine_linear, dare, ties
+from lessonkit.convert.combine import Pair, combine_cat, combine_linear, dare, ties
 from lessonkit.convert.dequantized import load_dequantized
 from lessonkit.convert.explain import explain
 from lessonkit.convert.from_gguf import from_gguf
@@ -25,6 +25,7 @@ from lessonkit.convert.verification import verify_model
 __all__ = [
     "MIXES",
     "ImportanceMatrix",
+    "Pair",
     "collect_imatrix",
     "explain",
     "from_gguf",

@@ -204,8 +204,9 @@ def to_files(
         source.require_unchanged()
         last.write(certificate.to_bytes())
         if force:  # the old certificate goes first: it must never lie beside the new file
-            file.flush()
-            os.fsync(file.fileno())
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
             beside.unlink(missing_ok=True)
 
 

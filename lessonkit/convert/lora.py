@@ -40,7 +40,7 @@ from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import CERTIFICATE_NAME, atomic_folder
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
-from lessonkit.files.dtypes import DTYPES, Array, cast, parse_dtype, to_float32
+from lessonkit.files.dtypes import DTYPES, Array, cast, parse_float, to_float32
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import MAX_SHARD_BYTES
 from lessonkit.hub.companions import companions_in
@@ -117,7 +117,7 @@ def merge(
     source = _open_base(Path(base))
     opened = [Adapter(folder) for folder in adapters]
     recipe = _Recipe(opened, require_weights(opened, weights))
-    target = None if dtype is None else _float_dtype(dtype)
+    target = None if dtype is None else parse_float(dtype, _DTYPES)
     before, digests = merged_before(source), [adapter.sha256 for adapter in opened]
     require_new(opened, digests, before)
     shapes = require_fit(source, opened, replace_saved=replace_saved)
@@ -161,17 +161,6 @@ def _open_base(path: Path) -> HfCheckpoint:
             remedy="Merge into the original weights, then quantise the result.",
         )
     return source
-
-
-def _float_dtype(name: str) -> str:
-    found = parse_dtype(name)
-    if found not in _DTYPES:
-        raise LessonkitError(
-            f"Merged weights cannot be rounded to {name}.",
-            where="dtype",
-            remedy="Use float32, float16 or bfloat16; fewer bits need quantisation afterwards.",
-        )
-    return found
 
 
 def _planned(info: TensorInfo, shape: tuple[int, ...], target: str | None) -> TensorInfo:

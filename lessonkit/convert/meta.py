@@ -22,7 +22,7 @@ from lessonkit.convert.hf_checkpoint import open_hf_llama
 from lessonkit.convert.meta_checkpoint import MetaCheckpoint, open_meta
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import Certificate
-from lessonkit.files.dtypes import DTYPES, FLOATS, Array, cast, parse_dtype
+from lessonkit.files.dtypes import DTYPES, FLOATS, Array, cast, parse_float
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.torch_file import write_torch_file
 from lessonkit.files.writer import MAX_SHARD_BYTES
@@ -66,7 +66,7 @@ def meta_to_hf(
     Returns the certificate that was also written into `out`. Memory: the largest tensor.
     """
     meta = open_meta(source, tokenizer)
-    target = None if dtype is None else _float_dtype(dtype)
+    target = None if dtype is None else parse_float(dtype)
     certificate = Certificate("Meta to Hugging Face", {"dtype": target or "as the source"})
     certificate.notes += meta.notes
     context = _context(context, meta, certificate)
@@ -208,20 +208,6 @@ def _tokenizer_for(
             "pieces).",
         )
     return words
-
-
-def _float_dtype(name: str) -> str:
-    try:
-        found = parse_dtype(name)
-    except LessonkitError:
-        found = ""
-    if found not in FLOATS:
-        raise LessonkitError(
-            f"Weights cannot be rounded to {name!r} here.",
-            where="dtype",
-            remedy="Use float16, bfloat16, float32 or float64; 8 and 4 bits need quantisation.",
-        )
-    return found
 
 
 def _as_dtype(info: TensorInfo, target: str | None) -> TensorInfo:

@@ -18,10 +18,9 @@ from lessonkit.convert.conversion import CheckpointPassage, Read, as_json, to_ch
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.layer_results import FinishedLayers, LayerResult
 from lessonkit.convert.layerwise import Method, open_source, quantize_layers
-from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import check_space, check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
-from lessonkit.files.dtypes import DTYPES, bits_of, cast, parse_dtype
+from lessonkit.files.dtypes import DTYPES, bits_of, cast, parse_float
 from lessonkit.hub.companions import companions_in
 from lessonkit.quantize.grids import Grid, Quantized
 
@@ -75,7 +74,7 @@ def write_quantized(
     force: bool,
 ) -> Certificate:
     """Quantise a checkpoint and write the folder; `convert.gptq.to_gptq` has the parameters."""
-    target = None if dtype is None else _float_dtype(dtype)
+    target = None if dtype is None else parse_float(dtype, ("F32", "F16", "BF16"))
     checkpoint, _ = open_source(source)
     check_target(Path(out), force=force, protect=[checkpoint.path, *checkpoint.weight_files])
     needed = sum(checkpoint.info(name).nbytes for name in checkpoint.names())
@@ -202,14 +201,3 @@ def _write_configs(
         passage.writer.add_file(container.config_file, as_json(container.config))
     for file in companions_in(checkpoint.config_file.parent, without=["config.json"]):
         passage.writer.add_file(file.name, file.read_bytes())
-
-
-def _float_dtype(name: str) -> str:
-    dtype = parse_dtype(name)
-    if dtype not in ("F32", "F16", "BF16"):
-        raise LessonkitError(
-            f"Weights are not kept in {name}.",
-            where="dtype",
-            remedy="Use float32, float16 or bfloat16.",
-        )
-    return dtype

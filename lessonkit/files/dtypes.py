@@ -7,6 +7,7 @@ bits, in unsigned integers of the same width; a dtype name such as "BF16" goes w
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -118,6 +119,25 @@ def parse_dtype(name: str) -> str:
         raise LessonkitError(
             f"{name!r} is not a number format that is known here.",
             remedy=f"Use one of {', '.join(DTYPES)}.",
+        )
+    return found
+
+
+def parse_float(name: str, allowed: Collection[str] = FLOATS) -> str:
+    """The safetensors name of a number format that weights can be rounded to, one of `allowed`.
+
+    Raises LessonkitError for any other name.
+    """
+    try:
+        found = parse_dtype(name)
+    except LessonkitError:
+        found = ""
+    if found not in allowed:
+        known = ", ".join(DTYPES[each].torch_name for each in allowed)
+        raise LessonkitError(
+            f"Weights cannot be rounded to {name!r} here.",
+            where="dtype",
+            remedy=f"Use {known}; 8 and 4 bits need quantisation.",
         )
     return found
 

@@ -34,6 +34,11 @@ class SentencePieceModel:
         """Piece -> id, in the order of ids."""
         return {piece.piece: index for index, piece in enumerate(self.message.pieces)}
 
+    @cached_property
+    def text_pieces(self) -> list[str]:
+        """The pieces that text is cut into: no bytes, and no control pieces such as [PAD]."""
+        return [piece.piece for piece in self.message.pieces if piece.type == NORMAL]
+
     def special(self) -> dict[str, int]:
         """The ids of the special tokens that there are: "bos_token", "eos_token", ..."""
         of = self.processor

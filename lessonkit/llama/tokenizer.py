@@ -76,10 +76,11 @@ def convert_tokenizer(
     encode: Callable[[str], list[int]] | None
     if ranks is not None:
         built = from_tiktoken(ranks, later=later_llama_3, added_tokens=added_tokens)
-        encode = _tiktoken_encoder(ranks, built)
+        encode, pieces = _tiktoken_encoder(ranks, built), list(built.content["model"]["vocab"])
     else:
         source = parse_sentencepiece(raw, path)
-        built, encode = from_sentencepiece(source, added_tokens), source.encode
+        built = from_sentencepiece(source, added_tokens)
+        encode, pieces = source.encode, source.text_pieces
     tokenizer = build_tokenizer(built, path)
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -95,7 +96,7 @@ def convert_tokenizer(
     generation: dict[str, int | list[int]] = {**built.ids}
     if len(built.stops) > 1:
         generation["eos_token_id"] = list(built.stops)
-    notes = _compare(tokenizer, encode, list(built.content["model"]["vocab"]))
+    notes = _compare(tokenizer, encode, pieces)
     return TokenizerFiles(files, built.size, built.ids, generation, notes)
 
 

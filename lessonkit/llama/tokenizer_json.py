@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lessonkit.errors import LessonkitError
 from lessonkit.llama.sentencepiece_model import (
     CONTROL,
     NORMAL,
@@ -20,6 +19,7 @@ from lessonkit.llama.sentencepiece_model import (
     UNKNOWN,
     SentencePieceModel,
 )
+from lessonkit.llama.vocabulary import require_new_tokens
 
 # How tiktoken cuts a text for Llama 3 before it looks for byte sequences.
 LLAMA_3_PATTERN = (
@@ -80,7 +80,7 @@ def from_sentencepiece(source: SentencePieceModel, added_tokens: Sequence[str] =
     """`tokenizer.json` for a SentencePiece model; an error for one that is not of Llama's kind."""
     source.require_plain()
     vocabulary, ids, pieces = source.vocabulary, source.special(), source.message.pieces
-    _require_new(added_tokens, vocabulary)
+    require_new_tokens(added_tokens, vocabulary, where="added_tokens")
     first_space = source.message.normalizer_spec.add_dummy_prefix
     special = [
         (piece.piece, index)
@@ -135,7 +135,7 @@ def from_tiktoken(ranks: dict[bytes, int], *, later: bool, added_tokens: Sequenc
         for token, rank in sorted(ranks.items(), key=lambda item: item[1])
     }
     special = _llama_3_special(later)
-    _require_new(added_tokens, [*vocabulary, *special])
+    require_new_tokens(added_tokens, [*vocabulary, *special], where="added_tokens")
     special += added_tokens
     ids = {token: len(ranks) + index for index, token in enumerate(special)}
     begin, end = special[0], special[1]
@@ -165,18 +165,6 @@ def from_tiktoken(ranks: dict[bytes, int], *, later: bool, added_tokens: Sequenc
         len(ranks) + len(special),
         tuple(ids[token] for token in (end, *_LLAMA_3_STOPS) if token in ids),
     )
-
-
-def _require_new(added_tokens: Sequence[str], known: Collection[str]) -> None:
-    """A token that is there already would keep its id, and leave a row without a name."""
-    for number, token in enumerate(added_tokens):
-        if not token or token in known or token in added_tokens[:number]:
-            raise LessonkitError(
-                f"The token {token!r} cannot be added: "
-                + ("it is there already." if token else "it is empty."),
-                where="added_tokens",
-                remedy="Name only tokens that the tokenizer lacks, in the order of their rows.",
-            )
 
 
 def _llama_3_special(later: bool) -> list[str]:

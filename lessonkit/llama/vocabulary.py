@@ -9,7 +9,7 @@ and in the head.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -91,7 +91,7 @@ def extend_vocabulary(
     old = _read(base, "base")
     old.require_plain()
     fresh = [] if added is None else _unseen(_read(added, "added"), old)
-    _require_new(tokens, [*old.vocabulary, *fresh])
+    require_new_tokens(tokens, [*old.vocabulary, *fresh], where="tokens")
     if not fresh and not tokens:
         raise LessonkitError(
             "There is nothing to add: every piece of the second model is in the first.",
@@ -111,6 +111,23 @@ def extend_vocabulary(
         pieces=(*fresh, *tokens),
         unreachable=sum(not _reachable(piece, known) for piece in fresh),
     )
+
+
+def require_new_tokens(tokens: Sequence[str], known: Collection[str], *, where: str) -> None:
+    """A token that is there already would keep its id, and leave a row without a name.
+
+    Raises LessonkitError, which names the parameter `where`, for that and for an empty token.
+    """
+    taken = set(known)
+    for token in tokens:
+        if not token or token in taken:
+            raise LessonkitError(
+                f"The token {token!r} cannot be added: "
+                + ("it is there already." if token else "it is empty."),
+                where=where,
+                remedy="Name only tokens that the vocabulary lacks, in the order of their rows.",
+            )
+        taken.add(token)
 
 
 def _read(source: Source, name: str) -> SentencePieceModel:
@@ -134,19 +151,6 @@ def _unseen(added: SentencePieceModel, old: SentencePieceModel) -> list[str]:
         for piece in added.message.pieces
         if piece.type == NORMAL and piece.piece not in old.vocabulary
     ]
-
-
-def _require_new(tokens: Sequence[str], known: Sequence[str]) -> None:
-    taken = set(known)
-    for token in tokens:
-        if not token or token in taken:
-            raise LessonkitError(
-                f"The token {token!r} cannot be added: "
-                + ("it is there already." if token else "it is empty."),
-                where="tokens",
-                remedy="Name only tokens that the vocabulary lacks, each once.",
-            )
-        taken.add(token)
 
 
 def _score(message: Any, scores: Scores) -> Callable[[int], float]:

@@ -17,6 +17,7 @@ from lessonkit.models.embedded import verified_folder
 
 VARIABLE = "LESSONKIT_MODEL"
 MINI = "mini"
+ADAPTERS = ("zh", "chat")
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 
 
@@ -88,6 +89,23 @@ def find_path(name: str) -> Path:
             )
         return path
     return find_model(name)
+
+
+def find_adapter(name: str | Path) -> Path:
+    """The folder of an adapter: "zh" or "chat", the embedded ones for `mini`, or a path.
+
+    A folder of that name is "./zh". Raises LessonkitError where there is no such folder.
+    """
+    if name in ADAPTERS:
+        return verified_folder(f"adapters/{name}")
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise LessonkitError(
+            "There is no such folder.",
+            where=folder,
+            remedy=f"Check the spelling. The embedded adapters are {' and '.join(ADAPTERS)}.",
+        )
+    return folder
 
 
 def _looks_like_a_path(name: str) -> bool:

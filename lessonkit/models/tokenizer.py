@@ -126,7 +126,7 @@ def _folders_own(json_file: Path) -> Tokenizer | None:
 
 def _first_disagreement(encode: Any, source: SentencePieceModel) -> str | None:
     """Where a tokenizer first gives other ids than the SentencePiece model, in words."""
-    for text in sample_texts(list(source.vocabulary)):
+    for text in sample_texts(source.text_pieces):
         expected, found = source.encode(text), encode(text)
         if found != expected:
             return f"on {text[:60]!r}: {_first_difference(found, expected)}"

@@ -47,6 +47,15 @@ def test_merge_to_metas_form(base, adapter, tmp_path, capsys):
     assert "form        Meta" in capsys.readouterr().out
 
 
+def test_an_adapter_becomes_gguf(base, adapter, tmp_path, capsys):
+    out = str(tmp_path / "adapter.gguf")
+    assert main(["to-gguf", str(adapter), out, "--base", str(base)]) == 0
+    assert capsys.readouterr().out == f"14 changed layers\nwritten to {out}\n"
+    assert main(["info", out]) == 0
+    assert main(["to-gguf", str(adapter), out]) == 2
+    assert "is an adapter" in capsys.readouterr().err
+
+
 def test_an_interactive_talk_ends_with_its_input(base, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("The river\n/exit\n"))
     assert main(["chat", str(base), "--max-tokens", "3"]) == 0

@@ -105,7 +105,7 @@ def test_weights_that_make_no_sense(base, plain, grown, tmp_path):
 
 def test_other_mistakes(base, plain, tmp_path):
     assert "no form" in error(base, [plain], tmp_path / "out", form="gguf").what
-    assert "rounded to int8" in error(base, [plain], tmp_path / "out", dtype="int8").what
+    assert "rounded to 'int8'" in error(base, [plain], tmp_path / "out", dtype="int8").what
     quantised = shutil.copytree(base, tmp_path / "gptq")
     config = json.loads((base / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq"}

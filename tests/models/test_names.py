@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lessonkit.errors import LessonkitError
-from lessonkit.models.names import find_model, find_path, resolve
+from lessonkit.models.names import find_adapter, find_model, find_path, resolve
 
 
 def test_mini_is_the_embedded_model_whatever_lies_here(
@@ -45,3 +45,13 @@ def test_files_are_paths_but_no_models(tmp_path: Path) -> None:
         find_model(file)
     with pytest.raises(LessonkitError, match="no such file"):
         find_path(str(tmp_path / "nowhere.safetensors"))
+
+
+def test_the_embedded_adapters_have_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "zh").mkdir()
+    assert (find_adapter("zh") / "adapter_config.json").is_file()
+    assert find_adapter("./zh") == Path("zh")
+    with pytest.raises(LessonkitError, match="(?s)no such folder.*zh and chat") as error:
+        find_adapter("hz")
+    assert "hz" in str(error.value)

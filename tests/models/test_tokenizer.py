@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessonkit.errors import LessonkitError
-from lessonkit.llama.tokenizer import PROBES
+from lessonkit.llama.tokenizer import PROBES, convert_tokenizer
+from lessonkit.llama.vocabulary import extend_vocabulary
 from lessonkit.models.tokenizer import load_tokenizer
 from tests.tiny import SENTENCES, make_tokenizer, sentencepiece_bytes
 
@@ -115,6 +116,20 @@ def test_added_pieces_of_equal_score_are_refused(tmp_path):
     with pytest.raises(LessonkitError, match="disagree") as caught:
         load_tokenizer(tmp_path)
     assert "same score" in str(caught.value)
+
+
+def test_a_control_piece_like_pad_is_no_text(tmp_path):
+    """Alpaca's [PAD] is a piece of the SentencePiece model, which no text becomes."""
+    grown = extend_vocabulary(sentencepiece_bytes(), tokens=["[PAD]"])
+    make_tokenizer(tmp_path, only_model=True)
+    (tmp_path / "tokenizer.model").write_bytes(grown.model)
+    made = convert_tokenizer(tmp_path / "tokenizer.model", context=64)
+    assert made.notes == []
+    for name, content in made.files.items():
+        (tmp_path / name).write_bytes(content)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.convert_tokens_to_ids("[PAD]") == grown.size - 1
+    assert tokenizer("The river").input_ids[-1] != grown.size - 1
 
 
 def test_without_a_sentencepiece_model_tokenizer_json_is_used(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lessonkit.testing.commands import main
 from lessonkit.testing.notebooks import lint, refresh, reproducible_environment
 from lessonkit.testing.rules import LONGEST_CODE, LONGEST_TEXT, METADATA
 

@@ -50,8 +50,7 @@ def test_what_is_stale_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_the_readme_shows_what_a_lesson_printed() -> None:
     content = lessons.formats()
-    assert content.startswith("```
-format") and content in lessons.readme()
+    assert content.startswith("```\nformat") and content in lessons.readme()
     assert "nf4 block 64 double quant" in content and "gptq 4 bits" in content
 
 

@@ -30,6 +30,7 @@ from lessonkit.course.plots.gptq import (
 )
 from lessonkit.course.plots.journey import journey_map
 from lessonkit.course.plots.layer import llama_layer
+from lessonkit.course.plots.lora import loss_curve, low_rank_blocks
 from lessonkit.course.plots.numbers import (
     bar_table,
     draw_bits,
@@ -60,6 +61,8 @@ __all__ = [
     "llama_layer",
     "loss_against_bits",
     "method_by_container",
+    "loss_curve",
+    "low_rank_blocks",
     "mix_grid",
     "number_line",
     "pareto",
