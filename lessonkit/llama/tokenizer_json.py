@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lessonkit.errors import LessonkitError
 from lessonkit.llama.sentencepiece_model import (
     CONTROL,
     NORMAL,
