@@ -144,8 +144,8 @@ def to_gguf(
     codes = stored_codes(checkpoint) if of_q4_0 else lambda name: None
     if calibration is not None:
         _require_q4_0_grid(outtype, importance, checkpoint)
-        for file in outs:
-            check_target(file, force=force, protect=[checkpoint.path], magic=GGUF)
+        for target in outs:
+            check_target(target, force=force, protect=[checkpoint.path], magic=GGUF)
         options |= {"method": "gptq", "calibration": str(calibration)}
         codes = codes_by_gptq(source, calibration, finished)
     certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
