@@ -44,9 +44,17 @@ from lessonkit.formats.floats import (
 from lessonkit.formats.ggml import block_format
 from lessonkit.formats.integers import IntQuantized, quantize_absmax, quantize_zero_point
 from lessonkit.formats.microscaling import Microscaled, quantize_mxfp4, quantize_nvfp4
-from lessonkit.formats.packing import pack_awq, pack_gptq, pack_words, unpack_awq, unpack_gptq
+from lessonkit.formats.packing import (
+    AWQ_ORDER,
+    pack_awq,
+    pack_gptq,
+    pack_words,
+    unpack_awq,
+    unpack_gptq,
+)
 
 __all__ = [
+    "AWQ_ORDER",
     "BF16",
     "Blockwise",
     "CODEBOOKS",
