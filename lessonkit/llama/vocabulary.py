@@ -47,10 +47,11 @@ class ExtendedVocabulary:
 
     def __str__(self) -> str:
         dead = f", {self.unreachable:,} of them out of reach" if self.unreachable else ""
-        return (
-            f"{self.before:,} pieces and {len(self.pieces):,} new ones, from {self.pieces[0]!r} "
-            f"to {self.pieces[-1]!r}{dead}: {self.size:,}"
-        )
+        first, last, count = self.pieces[0], self.pieces[-1], len(self.pieces)
+        new = f"one new one, {first!r}" if count == 1 else (
+            f"{count:,} new ones, from {first!r} to {last!r}"
+        )  # fmt: skip
+        return f"{self.before:,} pieces and {new}{dead}: {self.size:,}"
 
 
 def extend_vocabulary(
