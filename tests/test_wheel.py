@@ -60,7 +60,8 @@ def test_the_wheel_carries_model_and_texts_and_not_what_made_them(wheel: Path) -
         }
     sums = (ROOT / "data" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     listed = {line.split(maxsplit=1)[1].lstrip("*") for line in sums if line.strip()}
-    assert set(carried) == listed | {"SHA256SUMS", "README.md"}
+    cards = {"README.md", "adapters/zh/README.md", "adapters/chat/README.md"}
+    assert set(carried) == listed | {"SHA256SUMS", *cards}
     assert all(data == (ROOT / "data" / name).read_bytes() for name, data in carried.items())
 
 

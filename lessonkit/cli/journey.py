@@ -29,7 +29,7 @@ STEPS: dict[str, dict[str, str]] = {
         "from-gguf": "from-gguf mini-q4.gguf mini-back",
         "nf4": "nf4 mini mini-nf4 --double-quant",
         "gptq": "gptq mini mini-gptq island --bits 4 --group-size 128",
-        "awq": "awq mini mini-awq island --bits 4 --group-size 128",
+        "awq": "awq mini mini-awq island --group-size 128",
     },
     "Measure it": {
         "perplexity": "perplexity mini --text island",

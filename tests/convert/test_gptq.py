@@ -136,7 +136,7 @@ def test_what_is_refused_before_any_work(source: Path, tmp_path: Path, monkeypat
     assert "CodebookGrid" in error_of(Gptq(CodebookGrid(NF4, 32)))
     assert "zero-point of 0" in error_of(Gptq(IntGrid(4, 32, symmetric=False, lowest_zero=0)))
     assert "do not fill rows of 64" in error_of(Gptq(IntGrid(4, 128)))
-    assert "not kept in int8" in error_of(Gptq(IntGrid(4, 32)), dtype="int8")
+    assert "cannot be rounded to 'int8'" in error_of(Gptq(IntGrid(4, 32)), dtype="int8")
     assert not list(tmp_path.iterdir())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")

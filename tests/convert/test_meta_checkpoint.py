@@ -146,7 +146,7 @@ def complaint(folder: Path) -> str:
     ("params", "expected"),
     [
         ({"n_layers": 3}, "layers.2.attention.wq.weight is missing; params.json promises 3 layers"),
-        ({"n_layers": 10**12}, "params.json promises 1000000000000 layers"),
+        ({"n_layers": 10**12}, "n_layers is larger than in any model"),
         ({"n_layers": 1}, "layers.1.attention.wq.weight has no place in this Llama"),
         ({"n_kv_heads": None}, "is n_kv_heads missing in params.json?"),
         ({"n_kv_heads": 3}, "do not fill"),

@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -154,7 +155,11 @@ def test_what_cannot_be_served(f32: Path, tmp_path: Path, capfd: Any) -> None:
     with pytest.raises(LessonkitError, match="did not start") as caught, serving(half):
         pass
     assert "above stands what it says" in str(caught.value)
-    assert "half.gguf" in capfd.readouterr().err
+    said, end = "", time.monotonic() + 10
+    while "half.gguf" not in said and time.monotonic() < end:  # its log has a thread of its own
+        said += capfd.readouterr().err
+        time.sleep(0.05)
+    assert "half.gguf" in said
 
 
 def test_without_the_wheel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ from lessonkit.course.exercises.answers import as_text, is_blank, same_answer
 from lessonkit.course.source import show_source
 from lessonkit.errors import LessonkitError
 
+_LINE = 200
+"""A failing call that is longer is shown with an argument a line."""
+
 _NUDGED: set[str] = set()
 """The exercises whose first hint was given: the next call of `hint` says more."""
 
@@ -206,8 +209,11 @@ def _told(exercise: Exercise, inputs: tuple[Any, ...], got: str, expected: Any) 
     untold: it would be the solution."""
     if not exercise.asks_for_a_function:
         return [f"came out: {got}"]
-    call = f"{exercise.name}({', '.join(as_text(value) for value in inputs)})"
-    return [call, f"came out:         {got}", f"should have been: {as_text(expected)}"]
+    shown = [as_text(value) for value in inputs]
+    call = [f"{exercise.name}({', '.join(shown)})"]
+    if len(call[0]) > _LINE:  # an argument a line
+        call = [f"{exercise.name}(", *(f"  {text}," for text in shown), ")"]
+    return [*call, f"came out:         {got}", f"should have been: {as_text(expected)}"]
 
 
 def _line_that_raised(error: Exception) -> list[str]:
