@@ -7,7 +7,6 @@ matrices' type, as after a conversion from it, they return to that type.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from lessonkit.llama.gguf_names import ROPE_FACTORS
 from lessonkit.llama.gguf_tokenizer import sentencepiece_of, special_ids_of
 from lessonkit.llama.layout import EMBEDDING, HEAD
 from lessonkit.llama.sentencepiece_model import parse_sentencepiece
-from lessonkit.llama.tokenizer import convert_tokenizer
+from lessonkit.llama.tokenizer import tokenizer_files
 
 
 def from_gguf(
@@ -146,10 +145,7 @@ def tokenizer_of(model: GgufModel) -> tuple[dict[str, bytes], list[str]]:
     raw = sentencepiece_of(model.metadata)
     if raw is None:
         return {}, ["the tokenizer was not rebuilt: take its files from the original model"]
-    parse_sentencepiece(raw, Path("tokenizer.model"))
     context = int(model.metadata.get(f"{model.architecture}.context_length", 2048))
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "tokenizer.model"
-        place.write_bytes(raw)
-        files = convert_tokenizer(place, context=context)
+    parse_sentencepiece(raw, Path("tokenizer.model"))
+    files = tokenizer_files(raw, model.path, context=context)
     return files.files, files.notes

@@ -71,7 +71,21 @@ def convert_tokenizer(
     tokens. The new tokenizer's ids are compared with the original's on sample texts.
     """
     path = Path(path)
-    raw = _read(path)
+    return tokenizer_files(
+        _read(path), path,
+        context=context, added_tokens=added_tokens, later_llama_3=later_llama_3,
+    )  # fmt: skip
+
+
+def tokenizer_files(
+    raw: bytes,
+    path: Path,
+    *,
+    context: int,
+    added_tokens: Sequence[str] = (),
+    later_llama_3: bool = False,
+) -> TokenizerFiles:
+    """The same from the bytes of a `tokenizer.model`; `path` is named in errors."""
     ranks = read_tiktoken(raw)
     encode: Callable[[str], list[int]] | None
     if ranks is not None:

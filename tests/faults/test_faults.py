@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lessonkit.cli import _parser
+from lessonkit.cli import build_parser
 from tests.faults.harness import SOAK, WRITERS, Case, Server, is_sound, make_inputs, running_server
 from tests.hub_server import running
 
@@ -62,14 +62,23 @@ def nothing_is_lost(request: pytest.FixtureRequest) -> Iterator[None]:
         case.clear()
 
 
+ELSEWHERE = {
+    "kl-base": "one file through atomic_file, as extend-vocab writes its own",
+    "share": "it writes to the Hub: tests/hub/test_publish.py",
+    "gptq": "it keeps finished layers beside its output: killed in tests/convert/test_gptq.py",
+    "awq": "it keeps finished layers beside its output: tests/convert/test_layerwise.py",
+}
+"""Commands with --force that have no row, and why."""
+
+
 def test_every_command_that_writes_has_a_row() -> None:
-    (commands,) = (action for action in _parser()._actions if action.dest == "==SUPPRESS==")
+    (commands,) = (action for action in build_parser()._actions if action.dest == "==SUPPRESS==")
     writing = {
         name
         for name, command in commands.choices.items()  # type: ignore[union-attr]
         if "--force" in command._option_string_actions
     }
-    assert writing == {row.split()[0] for row in WRITERS.values()}
+    assert writing - ELSEWHERE.keys() == {row.split()[0] for row in WRITERS.values()}
 
 
 def moments(case: Case, calls: int | None = None) -> list[int]:

@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from random import Random
@@ -90,6 +91,9 @@ def attack(reader: Reader, folder: Path, count: int, seed: int) -> dict[str, Any
     whole = victim.read_bytes()
     reader.read(sample, out)  # the sound sample is read; and everything is imported
     shutil.rmtree(out, ignore_errors=True)
+    temporary = folder / "out.temporary"  # what a reader may write for itself, and must remove
+    temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = str(temporary)
     limit_memory()
     signal.signal(signal.SIGALRM, too_long)
     watch = Watch(out)
@@ -112,6 +116,10 @@ def attack(reader: Reader, folder: Path, count: int, seed: int) -> dict[str, Any
         if watch.seen:
             failures.append(f"seed {seed}, number {number}: {watch.seen}")
             watch.seen = ""
+        if any(temporary.iterdir()):
+            failures.append(f"seed {seed}, number {number}: left behind {os.listdir(temporary)}")
+            shutil.rmtree(temporary)
+            temporary.mkdir()
         if out.exists():
             shutil.rmtree(out)
         if len(failures) >= MOST_FAILURES:
