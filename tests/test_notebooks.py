@@ -27,8 +27,8 @@ NOT_COMPARED: dict[tuple[str, str], str] = {
     ("09_run_and_share.ipynb", "speed"): "it measures the speed of this machine",
     ("05_gguf.ipynb", "llama-cpp-python"): "the package runs only where it was compiled",
 }
-# Characters of each text that the other Llama reads: some windows of 512 tokens.
-TEXT = 12_000
+# Characters of each text that the other Llama reads: eight windows of 512 tokens, as lessons ask.
+TEXT = 16_000
 
 MARK_IN_CODE = re.compile(r"#\s*(?:NBVAL|PYTEST_VALIDATE)_\w+", re.IGNORECASE)
 MARKING_TAGS = re.compile(r"nbval-.*|raises-exception|skip-execution")
