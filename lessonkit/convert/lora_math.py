@@ -20,8 +20,8 @@ def low_rank_delta(
     `a` is [rank, in], `b` [out, rank]. The product is scaled, not a factor: that is where PEFT
     rounds, so the bits agree.
     """
-    product = b.float() @ a.float()
-    return (product.T if transposed else product).mul(scale)
+    product = (b.float() @ a.float()).mul_(scale)
+    return product.T if transposed else product
 
 
 def add_dora(

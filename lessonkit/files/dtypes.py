@@ -169,6 +169,20 @@ def bits_of(data: Array | torch.Tensor, dtype: str | None = None) -> tuple[Array
     return tensor.numpy(), name
 
 
+def as_torch(bits: Array, dtype: str) -> torch.Tensor:
+    """The torch tensor whose bits these are, in the same memory: the way back from `bits_of`.
+
+    A format that torch lacks, or packs several values of into one, stays bytes.
+    """
+    import torch
+    from torch.utils.dlpack import from_dlpack
+
+    # torch warns of read-only memory, even where nothing will write to it; DLPack hands it over.
+    tensor = torch.from_numpy(bits) if bits.flags.writeable else from_dlpack(bits)
+    wanted: torch.dtype = getattr(torch, DTYPES[dtype].torch_name, torch.uint8)
+    return tensor if tensor.dtype == wanted else tensor.view(wanted)
+
+
 def bytes_of(bits: Array) -> memoryview:
     """The canonical bytes of a tensor: little-endian, row by row. Copied only if they must be."""
     return np.ascontiguousarray(bits).reshape(-1).view(np.uint8).data

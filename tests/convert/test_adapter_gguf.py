@@ -9,7 +9,7 @@ import torch
 
 from lessonkit.convert.adapter import open_adapter
 from lessonkit.convert.adapter_gguf import adapter_to_gguf
-from lessonkit.convert.lora import deltas
+from lessonkit.convert.lora_tensor import deltas
 from lessonkit.errors import LessonkitError
 from lessonkit.llama.layout import halves_to_pairs
 from tests.convert.adapters import edit_config, edit_tensors, make_adapter

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from lessonkit.convert.adapter import open_adapter
 from lessonkit.convert.dequantized import Dequantized
-from lessonkit.convert.lora import deltas, merge
+from lessonkit.convert.lora import merge
+from lessonkit.convert.lora_tensor import deltas
 from lessonkit.convert.meta import meta_to_hf
 from lessonkit.convert.nf4 import quantize_checkpoint
 from lessonkit.convert.verification import verify_model

@@ -1,0 +1,169 @@
+"""What adapters make of one tensor: change, round, compare.
+
+A change of low rank is added where its values are rounded and compared, in pieces that fit into a
+processor's cache: a pass over a whole tensor takes longer than the arithmetic in it. What is no
+sum (a saved tensor, saved rows, DoRA) is done on the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lessonkit.convert.adapter import Adapter, LowRank
+from lessonkit.convert.lora_math import add_dora, low_rank_delta
+from lessonkit.errors import LessonkitError
+from lessonkit.files.dtypes import DTYPES, Array, as_torch
+from lessonkit.formats.threads import share_out
+
+if TYPE_CHECKING:
+    import torch
+
+MERGEABLE = ("F32", "F16", "BF16")
+"""The formats that a change can be added to."""
+_PIECE = 1 << 15  # values: as many as torch computes without sharing them out itself
+
+
+class Merged(NamedTuple):
+    """The new bits; how many values differ from the base's, rounded alike; by how much at most.
+
+    Rows beyond the base's are new, and count as changed.
+    """
+
+    bits: Array
+    changed: int
+    largest: float
+
+
+class _Values:
+    """Values of a tensor, and what is still to be added to them, each change with a factor."""
+
+    def __init__(self, values: torch.Tensor) -> None:
+        self._values = values
+        self._waiting: list[tuple[torch.Tensor, float]] = []
+
+    @property
+    def shape(self) -> torch.Size:
+        """Rows and columns."""
+        return self._values.shape
+
+    def replace(self, values: torch.Tensor) -> None:
+        """Forget what was, and what was to be added."""
+        self._values, self._waiting = values, []
+
+    def add(self, change: torch.Tensor, factor: float) -> None:
+        """Add ``factor * change`` when the values are asked for."""
+        self._waiting.append((change.reshape(-1), factor))
+
+    def piece(self, start: int, stop: int) -> torch.Tensor:
+        """Some of the values, counted row by row, float32, with everything added: a copy."""
+        import torch
+
+        values = self._values.reshape(-1)[start:stop].to(torch.float32, copy=True)
+        for change, factor in self._waiting:
+            values.add_(change[start:stop] * factor)
+        return values
+
+    def whole(self) -> torch.Tensor:
+        """All of them, float32, with everything added: a copy."""
+        return self.piece(0, self._values.numel()).view(self.shape)
+
+
+def merge_tensor(
+    name: str, bits: Array, dtype: str, target: str, steps: Sequence[tuple[Adapter, float]]
+) -> Merged:
+    """Change a tensor of the base by adapters, in order, each with its weight; round to `target`.
+
+    `bits` are the base's, of the format `dtype`. All arithmetic is float32, and rounded once.
+    Raises LessonkitError if nothing can be added to `dtype`, and if finite values become infinite
+    or NaN.
+    """
+    if dtype not in MERGEABLE:
+        raise LessonkitError(
+            f"{name} is {dtype}; a change can be added to F32, F16 and BF16 only.",
+            where=name,
+            remedy="Start from a base in one of them.",
+        )
+    before = as_torch(bits, dtype)
+    values = _Values(before)
+    for adapter, weight in steps:
+        _apply(values, name, adapter, weight)
+    result = np.empty(values.shape, DTYPES[target].bits)
+    after = as_torch(result, target)
+    changed, largest = _finish(values, before.reshape(-1), after.view(-1))
+    finite = np.isfinite(largest) and bool(after[len(before) :].isfinite().all())
+    if not finite and before.isfinite().all():
+        raise LessonkitError(
+            f"{name} is not finite after the merge.",
+            where=", ".join(adapter.name for adapter, _ in steps),
+            remedy="The adapter is damaged, or its values are too large for "
+            f"{DTYPES[target].torch_name}: try --dtype bfloat16.",
+        )
+    return Merged(result, changed, largest)
+
+
+def _finish(values: _Values, old: torch.Tensor, new: torch.Tensor) -> tuple[int, float]:
+    """Round all values into `new`; count those that `old`, rounded alike, has not, and measure.
+
+    The largest difference is infinite or NaN where one of the values is.
+    """
+    import torch
+
+    size, common = len(new), len(old)
+    counts, largest = [0], [0.0]
+
+    def finish(start: int, stop: int) -> None:
+        new[start:stop] = values.piece(start, stop)
+        was, now = old[start:stop].float(), new[start : min(stop, common)].float()
+        rounded = was if old.dtype == new.dtype else was.to(new.dtype).float()
+        counts.append(int(torch.count_nonzero(now != rounded)) + stop - start - len(now))
+        if len(now):
+            largest.append(float((now - was).abs_().max()))
+
+    share_out(finish, [(start, min(start + _PIECE, size)) for start in range(0, size, _PIECE)])
+    return sum(counts), float(np.max(largest))
+
+
+def deltas(adapter: Adapter) -> Iterator[tuple[str, torch.Tensor]]:
+    """The change of each weight, float32, by the base's name: what `merge` adds.
+
+    For DoRA it is the change before the rescaling. Saved tensors are no changes and are left out.
+    """
+    for name, part in adapter.low_rank.items():
+        yield name, _product(adapter, part).mul_(part.scale)
+
+
+def _apply(values: _Values, name: str, adapter: Adapter, weight: float) -> None:
+    """One adapter's change of one tensor: first what takes its place, then what is added."""
+    if name in adapter.saved:
+        values.replace(_float(adapter, adapter.saved[name]))
+    if name in adapter.rows:
+        rows, key = adapter.rows[name]
+        whole = values.whole()
+        whole[rows] = _float(adapter, key)
+        values.replace(whole)
+    part = adapter.low_rank.get(name)
+    if part is not None:
+        product, factor = _product(adapter, part), part.scale * weight
+        if part.magnitude is None:
+            values.add(product, factor)
+        else:
+            magnitude = _float(adapter, part.magnitude)
+            change = product.mul_(factor)
+            values.replace(add_dora(values.whole(), change, magnitude, transposed=part.transposed))
+        return
+    part = adapter.low_rank.get(f"{name.removesuffix('.bias')}.weight")
+    if part is not None and part.bias and name.endswith(".bias"):
+        values.add(_float(adapter, part.bias), part.scale * weight)
+
+
+def _product(adapter: Adapter, part: LowRank) -> torch.Tensor:
+    """B A, in the base's layout."""
+    a, b = _float(adapter, part.a), _float(adapter, part.b)
+    return low_rank_delta(a, b, 1.0, transposed=part.transposed)
+
+
+def _float(adapter: Adapter, key: str) -> torch.Tensor:
+    return adapter.weights.tensor(key).float()
