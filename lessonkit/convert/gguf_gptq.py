@@ -65,13 +65,15 @@ def q4_0_blocks(quantized: Quantized) -> Array:
     codes = quantized.codes.numpy()
     blocks = codes.reshape(len(codes), -1, _BLOCK)
     result = np.empty(blocks.shape[:2], _LAYOUT)
-    result["d"] = quantized.scales[:, quantized.g_idx[::_BLOCK].long()].numpy()
+    result["d"] = quantized.scales[:, quantized.g_idx[::_BLOCK].long()].half().numpy()
     result["qs"] = blocks[..., :16] | blocks[..., 16:] << 4
     return result.view(np.uint8).reshape(len(codes), -1)
 
 
 def require_q4_0(quantized: Quantized, where: str) -> None:
     """Raise LessonkitError, with the reason, unless Q4_0 holds these values exactly."""
+    import torch
+
     g_idx = quantized.g_idx
     columns, groups = len(g_idx), quantized.scales.shape[1]
     problem = None
@@ -86,6 +88,8 @@ def require_q4_0(quantized: Quantized, where: str) -> None:
         )
     elif columns % _BLOCK or (columns // groups) % _BLOCK:
         problem = f"groups of {columns // groups} are not made of blocks of 32"
+    elif not torch.equal(quantized.scales.half().double(), quantized.scales.double()):
+        problem = f"its scales are {quantized.scales.dtype}, and fp16, as in Q4_0, would round them"
     if problem:
         raise LessonkitError(
             f"This weight has no exact form in GGUF: {problem}.", where=where, remedy=_REMEDY
