@@ -31,7 +31,7 @@ from lessonkit.convert.lora_checks import (
     require_weights,
     tokenizer_folder,
 )
-from lessonkit.convert.lora_tensor import MERGEABLE, Merged, merge_tensor
+from lessonkit.convert.lora_tensor import MERGEABLE, Merged, Workspace, merge_tensor
 from lessonkit.convert.meta import hf_to_meta
 from lessonkit.convert.meta_folder import is_meta
 from lessonkit.convert.nf4 import FourBitCheckpoint
@@ -46,10 +46,11 @@ from lessonkit.llama.layout import EMBEDDING
 
 
 class _Recipe(NamedTuple):
-    """What goes into one merge: the adapters in order, and a weight for each."""
+    """What goes into one merge: the adapters in order, a weight for each, and memory."""
 
     adapters: Sequence[Adapter]
     weights: Sequence[float]
+    workspace: Workspace
 
     def of(self, name: str) -> list[tuple[Adapter, float]]:
         """Those that change a tensor."""
@@ -109,7 +110,7 @@ def merge(
         )
     source = _open_base(Path(base))
     opened = [Adapter(folder) for folder in adapters]
-    recipe = _Recipe(opened, require_weights(opened, weights))
+    recipe = _Recipe(opened, require_weights(opened, weights), Workspace())
     target = None if dtype is None else parse_float(dtype, MERGEABLE)
     before, digests = merged_before(source), [adapter.sha256 for adapter in opened]
     require_new(opened, digests, before)
@@ -209,7 +210,9 @@ def _write(passage: CheckpointPassage, info: TensorInfo, recipe: _Recipe) -> int
     steps = recipe.of(info.name)
     with passage.tensor(info.name) as read:
         if steps:
-            merged = merge_tensor(info.name, read.bits, read.dtype, info.dtype, steps)
+            merged = merge_tensor(
+                info.name, read.bits, read.dtype, info.dtype, steps, recipe.workspace
+            )
             sha256 = passage.sha256(merged.bits)
             passage.writer.add(info.name, merged.bits, info.dtype)
             record = _record(info, read, merged, sha256.result(), steps)
