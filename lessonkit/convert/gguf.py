@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -142,17 +143,21 @@ def to_gguf(
     finished = FinishedLayers(Path(f"{os.fspath(out)}.unfinished"))
     of_q4_0 = [info for info in plan.tensors if info.dtype == "Q4_0"]
     codes = stored_codes(checkpoint) if of_q4_0 else lambda name: None
-    if calibration is not None:
-        _require_q4_0_grid(outtype, importance, checkpoint)
-        for target in outs:
-            check_target(target, force=force, protect=[checkpoint.path], magic=GGUF)
-        options |= {"method": "gptq", "calibration": str(calibration)}
-        codes = codes_by_gptq(source, calibration, finished)
-    certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
-    needed = sum(part.nbytes for part in parts)
-    with to_files(
-        checkpoint, outs, certificate, "to GGUF", magic=GGUF, needed=needed, force=force
-    ) as passage:
+    with ExitStack() as stack:
+        if calibration is not None:
+            _require_q4_0_grid(outtype, importance, checkpoint)
+            for target in outs:
+                check_target(target, force=force, protect=[checkpoint.path], magic=GGUF)
+            options |= {"method": "gptq", "calibration": str(calibration)}
+            finished = FinishedLayers(f"{os.fspath(out)}.unfinished")
+            codes = stack.enter_context(codes_by_gptq(source, calibration, finished))
+        certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
+        needed = sum(part.nbytes for part in parts)
+        passage = stack.enter_context(
+            to_files(
+                checkpoint, outs, certificate, "to GGUF", magic=GGUF, needed=needed, force=force
+            )
+        )
         for part, file in zip(parts, passage.files, strict=True):
             file.write(encode_gguf_header(part.metadata, part.tensors))
             for info in part.tensors:
@@ -168,8 +173,6 @@ def to_gguf(
                         result = encode_tensor(read.bits, read.dtype, info, entries.get(info.name))
                     _record(passage, name, read, info, result)
                     _write(file, to_pairs(info.name, result, plan.architecture, plan.shape))
-    if calibration is not None:
-        finished.forget()
     return certificate
 
 

@@ -9,7 +9,8 @@ is repeated for each of its blocks. Or GPTQ rounds onto Q4_0's own grid in the f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +50,21 @@ def stored_codes(checkpoint: HfCheckpoint) -> Codes:
     return lambda name: checkpoint.quantized(name) if name in checkpoint.packed else None
 
 
+@contextmanager
 def codes_by_gptq(
     source: str | os.PathLike[str], calibration: Calibration, finished: FinishedLayers
-) -> Codes:
-    """Choose codes on Q4_0's grid with GPTQ, layer by layer; they stay in `finished`."""
+) -> Iterator[Codes]:
+    """Choose codes on Q4_0's grid with GPTQ, layer by layer.
+
+    They stay in `finished` until the block is left, and after an error too.
+    """
     method = Gptq(Q4_0Grid())
-    for _ in quantize_layers(Path(source), calibration, method, finished=finished.folder):
-        pass
-    layers = LayersByName(finished, method.grid)
-    return lambda name: layers.of(name).quantized.get(name)
+    with finished:
+        for _ in quantize_layers(Path(source), calibration, method, finished=finished):
+            pass
+        layers = LayersByName(finished, method.grid)
+        yield lambda name: layers.of(name).quantized.get(name)
+        finished.forget()
 
 
 def q4_0_blocks(quantized: Quantized) -> Array:

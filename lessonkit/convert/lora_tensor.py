@@ -85,17 +85,15 @@ class _Values:
         self._waiting.append((change.reshape(-1), factor))
 
     def piece(self, start: int, stop: int) -> torch.Tensor:
-        """Some of the values, counted row by row, float32, with everything added: a copy."""
-        import torch
-
-        values = self._values.reshape(-1)[start:stop].to(torch.float32, copy=True)
+        """Some of the values, counted row by row, as float32, with everything added."""
+        values = self._values.reshape(-1)[start:stop].float()
         for change, factor in self._waiting:
-            values.add_(change[start:stop] * factor)
+            values = values + change[start:stop] * factor
         return values
 
     def whole(self) -> torch.Tensor:
         """All of them, float32, with everything added: a copy."""
-        return self.piece(0, self._values.numel()).view(self.shape)
+        return self.piece(0, self._values.numel()).view(self.shape).clone()
 
 
 def merge_tensor(
