@@ -6,10 +6,11 @@ Started by `torchrun`, `perplexity` and `divergence` share the work among the pr
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lessonkit.cli.arguments import Commands, add_command, add_force, path_of, positive
+from lessonkit.cli.arguments import Commands, add_command, add_force, add_json, path_of, positive
 
 if TYPE_CHECKING:
     from lessonkit.convert.plain import Runnable
@@ -23,7 +24,9 @@ def _perplexity(commands: Commands) -> None:
         with joined() as speaks:
             model = _model(options.model, options)
             found = perplexity(model.model, model.tokenizer, text, **how)
-            if speaks:
+            if speaks and options.json:
+                print(json.dumps({**found.as_plain(), "weights": model.how}))
+            elif speaks:
                 print(f"{found}\nweights  {model.how}")
         return 0
 
@@ -32,6 +35,7 @@ def _perplexity(commands: Commands) -> None:
     _add_model_options(command)
     _add_text_options(command)
     _add_protocol_options(command)
+    add_json(command)
 
 
 def _divergence(commands: Commands) -> None:
@@ -45,9 +49,21 @@ def _divergence(commands: Commands) -> None:
             before, after = (
                 perplexity(each.model, model.tokenizer, text, **how) for each in (base, model)
             )
-            if speaks:
+            test = compare(before, after)
+            if speaks and options.json:
+                print(
+                    json.dumps(
+                        {
+                            "base": {**before.as_plain(), "weights": base.how},
+                            "model": {**after.as_plain(), "weights": model.how},
+                            "divergence": found.as_plain(),
+                            "difference": test.as_plain(),
+                        }
+                    )
+                )
+            elif speaks:
                 print(f"base     {before}\nmodel    {after}")
-                print(f"{found}\n{found.percentiles()}\n{compare(before, after)}")
+                print(f"{found}\n{found.percentiles()}\n{test}")
                 print(f"weights  {model.how}\nbase's   {base.how}")
         return 0
 
@@ -59,6 +75,7 @@ def _divergence(commands: Commands) -> None:
     _add_model_options(command, dtype="float32")  # bfloat16 alone would be seen
     _add_text_options(command)
     _add_protocol_options(command)
+    add_json(command)
 
 
 def _kl_base(commands: Commands) -> None:

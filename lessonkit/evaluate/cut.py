@@ -57,8 +57,15 @@ def cut(
     ------
     LessonkitError
         An unknown protocol, a window longer than the model's context, a text that fills no
-        window, a token without an embedding.
+        window, a token without an embedding; a plain string, which has neither name nor split.
     """
+    if not hasattr(text, "rows"):
+        raise LessonkitError(
+            f"The text is a {type(text).__name__}, of which neither name nor split is known.",
+            where="text",
+            remedy="Use evaluation_text('island'), or the path of a text file in place of "
+            "'island': from lessonkit.models import evaluation_text.",
+        )
     if max_windows is not None and max_windows < 1:
         raise LessonkitError(
             "max_windows must be at least 1.",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.errors import LessonkitError
@@ -102,6 +102,25 @@ class Divergence:
             f"{percent:g} %: {100 * self.delta_p_percentile(percent):+.2f}" for percent in _BOTH
         )
         return f"KL below, of the tokens       {kl}\nΔp below, in points of 100    {delta}"
+
+    def as_plain(self) -> dict[str, Any]:
+        """The figures without the tokens, in dicts and numbers: as JSON takes it."""
+        return {
+            "kl": self.mean,
+            "kl_error": self.error,
+            "kl_largest": self.largest,
+            "kl_percentiles": {f"{percent:g}": self.kl_percentile(percent) for percent in _HIGH},
+            "same_top": self.agreement,
+            "delta_p_rms": self.delta_p_rms,
+            "delta_p_percentiles": {
+                f"{percent:g}": self.delta_p_percentile(percent) for percent in _BOTH
+            },
+            "scored": len(self.kl),
+            "protocol": asdict(self.protocol),
+            "text": self.text,
+            "sha256": self.sha256,
+            "dtype": self.dtype,
+        }
 
 
 def divergence(

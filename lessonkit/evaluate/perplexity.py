@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lessonkit.errors import LessonkitError
@@ -106,6 +106,15 @@ class Perplexity:
                 remedy="Measure with protocol='word_perplexity'; the units are word, byte, bit.",
             )
         return replace(self, protocol=replace(self.protocol, name=_NAMES[unit], unit=unit))
+
+    def as_plain(self) -> dict[str, Any]:
+        """Value, error and all that is known, in dicts, lists and numbers: as JSON takes it.
+
+        What is infinite is None.
+        """
+        figures = {"value": self.value, "error": self.error}
+        finite = {key: each if math.isfinite(each) else None for key, each in figures.items()}
+        return {**finite, **asdict(self)}
 
     def _from_nats(self, nats: float) -> float:
         if self.protocol.unit == "bit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -25,8 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    def run(command: str, *names: str, **options: object) -> str:
-        arguments = [command, *(str(folder / name) for name in names)]
+    def run(command: str, *names: str, json: bool = False, **options: object) -> str:
+        arguments = [command, *(str(folder / name) for name in names), *["--json"] * json]
         for name, value in {"text": folder / "text.txt", "window": 32, **options}.items():
             arguments += [f"--{name.replace('_', '-')}", str(value)]
         capsys.readouterr()
@@ -68,6 +69,26 @@ def test_divergence_tells_how_far_and_whether_it_is_real(run) -> None:
     assert "99.9 %: " in other and "Δp below" in other and "95 %: " in other
     assert len(other.splitlines()) == 8
     assert "float32, text.txt" in other, "in full precision unless asked otherwise"
+
+
+def test_json_holds_what_is_printed_and_more(run) -> None:
+    printed = run("perplexity", "q4_0.gguf", protocol="llama.cpp")
+    told = json.loads(run("perplexity", "q4_0.gguf", protocol="llama.cpp", json=True))
+    assert printed.startswith(f"{told['value']:.2f} ± {told['error']:.2f} (llama.cpp")
+    assert f"{told['scored']:,} tokens scored" in printed and told["weights"] in printed
+    assert f"{told['dtype']}, {told['text']}, sha256 {told['sha256'][:8]}" in printed
+    assert (told["protocol"]["window"], told["split"]) == (32, "test")
+    assert sum(told["window_scored"]) == told["scored"]
+    both = json.loads(run("divergence", "q4_0.gguf", "hf", protocol="llama.cpp", json=True))
+    assert both["model"] == told
+    assert both["base"]["value"] != told["value"] and "safetensors" in both["base"]["weights"]
+    moved, printed = both["divergence"], run("divergence", "q4_0.gguf", "hf", protocol="llama.cpp")
+    assert f"KL {moved['kl']:.5f} ± {moved['kl_error']:.5f}" in printed
+    assert f"99 %: {moved['kl_percentiles']['99']:.5f}" in printed
+    assert f"same top token {100 * moved['same_top']:.2f} %" in printed
+    ratio = told["value"] / both["base"]["value"]
+    assert both["difference"]["ratio"] == pytest.approx(ratio)
+    assert ("a real difference" in printed) == both["difference"]["real"]
 
 
 def test_a_kl_base_file(run, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,13 @@ def test_max_windows_takes_the_first(model, tokenizer):
     whole = cut(model, tokenizer, TEXT, window=32).pieces
     assert cut(model, tokenizer, TEXT, window=32, max_windows=3).pieces == whole[:3]
     assert cut(model, tokenizer, TEXT, window=32, max_windows=10_000).pieces == whole
+
+
+@pytest.mark.parametrize("text", ["The bridge of Port Amber. " * 99, Path("text.txt"), ["a", "b"]])
+def test_what_is_no_text_with_a_name_and_a_split_is_told(model, tokenizer, text):
+    with pytest.raises(LessonkitError, match=f"is a {type(text).__name__}, of which") as caught:
+        cut(model, tokenizer, text, window=32)
+    assert caught.value.where == "text" and "evaluation_text('island')" in caught.value.remedy
 
 
 def test_tokenizers_without_a_beginning_token(model, tokenizer):
