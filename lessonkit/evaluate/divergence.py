@@ -136,8 +136,8 @@ def divergence(
 ) -> Divergence:
     """Measure how far `model` is from `base`, two models of one vocabulary, side by side.
 
-    The parameters are those of `perplexity`. Both read the text batch by batch; logits exist a
-    few megabytes at a time. Raises LessonkitError as `cut` does, for two vocabularies of
+    The parameters are those of `perplexity`. Both read the text batch by batch; logits exist
+    for 256 tokens at a time (more where the vocabulary is small). Raises LessonkitError as `cut` does, for two vocabularies of
     different size, and for scores that are not finite.
     """
     _require_one_vocabulary(base, model)
