@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.cli.arguments import Commands, add_command, add_force, add_json, path_of, positive
@@ -124,7 +123,7 @@ def _recall(commands: Commands) -> None:
 
 
 def _add_model_options(command: argparse.ArgumentParser, *, dtype: str | None = None) -> None:
-    command.add_argument("--adapter", type=Path, metavar="A", help="a PEFT folder, unmerged")
+    command.add_argument("--adapter", metavar="A", help="a PEFT folder, or zh, chat; unmerged")
     command.add_argument(
         "--dtype",
         default=dtype,
@@ -176,16 +175,18 @@ def _model(name: str, options: argparse.Namespace, *, plain: bool = False) -> Ru
     """The model of a name; unless `plain`, with the adapter that the options ask for."""
     from lessonkit.convert import runnable
     from lessonkit.models.loading import Loaded
+    from lessonkit.models.names import find_adapter
     from lessonkit.run import with_adapter
 
     found = runnable(path_of(name), dtype=options.dtype)
     if plain or options.adapter is None:
         return found
-    adapted = with_adapter(Loaded(found.model, found.tokenizer), options.adapter)
+    adapter = find_adapter(options.adapter)
+    adapted = with_adapter(Loaded(found.model, found.tokenizer), adapter)
     return found._replace(
         model=adapted.model,
         tokenizer=adapted.tokenizer,
-        how=f"{found.how}, with the adapter {options.adapter.name}, unmerged",
+        how=f"{found.how}, with the adapter {adapter.name}, unmerged",
     )
 
 

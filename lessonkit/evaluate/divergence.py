@@ -137,8 +137,8 @@ def divergence(
     """Measure how far `model` is from `base`, two models of one vocabulary, side by side.
 
     The parameters are those of `perplexity`. Both read the text batch by batch; logits exist
-    for 256 tokens at a time (more where the vocabulary is small). Raises LessonkitError as `cut` does, for two vocabularies of
-    different size, and for scores that are not finite.
+    for 256 tokens at a time (more where the vocabulary is small). Raises LessonkitError as `cut`
+    does, for two vocabularies of different size, and for scores that are not finite.
     """
     _require_one_vocabulary(base, model)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
