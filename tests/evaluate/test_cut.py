@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.cut import cut
 from lessonkit.evaluate.documents import raw_text
-from lessonkit.evaluate.protocols import PROTOCOLS, gptq
+from lessonkit.evaluate.protocols import PROTOCOLS, gptq, sliding
 from lessonkit.models.tokenizer import load_tokenizer
 from tests.evaluate.common import TEXT, sample, tiny_model
 from tests.tiny import make_tokenizer
@@ -55,6 +56,16 @@ def test_articles(model, tokenizer):
     assert 0 < len(part.pieces) <= 7 and [p.ids[0] for p in part.pieces].count(1) < titles
     assert part.words < found.words and part.bytes < found.bytes, "of whole articles only"
     assert part.sha256 == found.sha256
+
+
+def test_bytes_count_only_where_every_token_does(model, tokenizer):
+    whole = replace(sliding(32), unit="bit")
+    found = cut(model, tokenizer, TEXT, protocol=whole)
+    assert found.bytes == len(TEXT.joined().encode())
+    assert found.scored == len(tokenizer.encode(TEXT.joined(), add_special_tokens=False))
+    for protocol, most in ((whole, 3), (replace(gptq(32), unit="byte"), None)):
+        with pytest.raises(LessonkitError, match="Only a part of the text would be read"):
+            cut(model, tokenizer, TEXT, protocol=protocol, max_windows=most)
 
 
 def test_max_windows_takes_the_first(model, tokenizer):
