@@ -62,6 +62,17 @@ def test_a_row_says_what_it_costs_and_how_much_worse_it_is(
     assert kept.is_file() and not list(kept.parent.glob("*.new"))
 
 
+def test_what_another_processor_finds_a_little_differently_has_fewer_digits(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.record("mini", 2, BASE, {"nf4": (4.127, WORSE, None)})
+    ledger.record("mini", 6, BASE, {"gptq": (4.25, WORSE, None)}, rough=True)
+    *_, nf4, gptq = lines(capsys)
+    assert gptq.split() == ["06", "gptq", "4.250", "8.17", "about", "+10.5", "%"]
+    assert nf4.index("8.166") == gptq.index("8.17"), "decimal points stand under each other"
+    assert nf4.index("%") == gptq.index("%")
+
+
 def test_the_table_grows_and_a_second_run_adds_nothing(
     kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
