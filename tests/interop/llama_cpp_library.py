@@ -1,9 +1,10 @@
 """llama.cpp itself, built from the source package of llama-cpp-python, with its Python bindings.
 
-``python tests/interop/llama_cpp_library.py`` builds the target ``llama`` of the sources that
-``ggml_library.py`` fetches, into ``.interop/llama-cpp``: about two minutes on two cores. The
-bindings are the package's own Python files, which are told where the library lies; the one
-package that they need and the course has not, diskcache, is put beside it.
+``python tests/interop/llama_cpp_library.py`` builds the library ``llama`` and the program
+``llama-perplexity`` of the sources that ``ggml_library.py`` fetches, into ``.interop/llama-cpp``:
+about four minutes on two cores. The bindings are the package's own Python files, which are
+told where the library lies; the one package that they need and the course has not, diskcache, is
+put beside it.
 """
 
 from __future__ import annotations
@@ -22,20 +23,23 @@ from tests.interop import ggml_library
 
 FOLDER = ggml_library.ROOT / ".interop" / "llama-cpp"
 BUILD, PACKAGES = FOLDER / "build", FOLDER / "packages"
-LIBRARY = BUILD / "bin" / "libllama.so"
+LIBRARY, PERPLEXITY = BUILD / "bin" / "libllama.so", BUILD / "bin" / "llama-perplexity"
+OPTIONS = {**ggml_library.OPTIONS, "LLAMA_BUILD_COMMON": "ON", "LLAMA_BUILD_TOOLS": "ON",
+           "LLAMA_BUILD_APP": "OFF", "LLAMA_OPENSSL": "OFF"}  # fmt: skip
 
 
 def build() -> None:
     """Build what is missing; CalledProcessError or RuntimeError where that fails."""
     ggml_library.build()
     tools = ggml_library.FOLDER / "tools" / "bin"
-    if not LIBRARY.is_file():
+    if not (LIBRARY.is_file() and PERPLEXITY.is_file()):
         cmake = [str(tools / "python"), "-m", "cmake"]
         ninja = f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"
-        options = [f"-D{name}={value}" for name, value in ggml_library.OPTIONS.items()]
+        options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
         places = ["-S", str(ggml_library.source()), "-B", str(BUILD)]
         subprocess.run([*cmake, "-G", "Ninja", ninja, *places, *options], check=True)
-        subprocess.run([*cmake, "--build", str(BUILD), "--target", "llama"], check=True)
+        targets = ["--target", "llama", "llama-perplexity"]
+        subprocess.run([*cmake, "--build", str(BUILD), *targets], check=True)
     if not (PACKAGES / "diskcache").is_dir():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
         subprocess.run([*pip, str(PACKAGES), "diskcache==5.6.3"], check=True)
@@ -43,7 +47,7 @@ def build() -> None:
 
 def ready() -> bool:
     """Whether all is there already."""
-    return LIBRARY.is_file() and (PACKAGES / "diskcache").is_dir()
+    return LIBRARY.is_file() and PERPLEXITY.is_file() and (PACKAGES / "diskcache").is_dir()
 
 
 def ask(**request: Any) -> Any:
