@@ -54,13 +54,12 @@ class Row:
     rough: bool = False
 
     def __str__(self) -> str:
-        worse, digits = "", 2 if self.rough else 3
+        worse, digits = "", 1 if self.rough else 3
         if self.worse is not None and self.error is not None:
             # Adding 0 turns -0.0, which would print as -0.00, into 0.0.
-            rounded = round(self.worse, digits - 1) + 0.0
-            worse = f"about {rounded:+.1f} %"
-            if not self.rough:
-                worse = f"{rounded:+.2f} ± {self.error:.2f} %"
+            worse = f"{round(self.worse, 2) + 0.0:+.2f} ± {self.error:.2f} %"
+            if self.rough:
+                worse = "below +1 %" if self.worse < 1 else f"about {self.worse:+.0f} %"
         recall = "" if self.recall is None else f"{100 * self.recall:.0f} %"
         perplexity = f"{self.perplexity:.{digits}f}{' ' * (3 - digits)}"
         line = f"  {self.lesson:02}  {self.form:<28}{self.bits:>7.3f}{perplexity:>11}"
