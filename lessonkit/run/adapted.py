@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
     An adapter that extends the vocabulary carries the new embedding. PEFT cannot load it into a
     smaller one, so the model is resized first.
     """
+    from peft import PeftModel
+
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise LessonkitError(
@@ -39,9 +40,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
             )
         model.resize_token_embeddings(rows, mean_resizing=False)
     try:
-        with warnings.catch_warnings(record=True) as told, _unheard():
-            from peft import PeftModel
-
+        # PEFT looks for engines, and one of them greets on stdout, where answers belong.
+        with warnings.catch_warnings(record=True) as told, redirect_stdout(io.StringIO()):
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except (ValueError, RuntimeError, OSError, KeyError, ImportError) as error:
@@ -61,13 +61,6 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
     words = load_tokenizer(folder) if has_words else loaded.tokenizer
     _require_rows(words, adapted, folder)
     return Loaded(adapted.eval(), words)
-
-
-@contextmanager
-def _unheard() -> Iterator[None]:
-    """PEFT looks for engines it could use, and some greet: in the middle of a script's JSON."""
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        yield
 
 
 def _saved_rows(folder: Path) -> int | None:
