@@ -9,8 +9,10 @@ GPTQ_TRIED := $(VENV)/.gptq-tried
 CONVERTER := .interop/transformers-4.47.1
 # llama.cpp's quantiser, built from the source package that the script names.
 GGML := .interop/ggml
-# llama.cpp itself, from the same package.
+# llama.cpp itself and its program llama-perplexity, from the same package.
 LLAMA_CPP := .interop/llama-cpp
+# lm-eval, beside the course's own torch and transformers.
+LM_EVAL := .interop/lm-eval-0.4.13
 CODE := lessonkit tools tests benchmarks data/build notebooks conftest.py
 
 # Which Python makes the environment; found below unless given: make lab PYTHON=python3.12
@@ -33,7 +35,7 @@ help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
-	@echo 'make interop    compare with transformers 4.47.1 and llama.cpp, in environments of their own'
+	@echo 'make interop    compare with transformers 4.47.1, llama.cpp and lm-eval, in environments of their own'
 	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
 	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
 	@echo 'make soak       hours of harm: commands killed at every call, readers given damaged files'
@@ -63,9 +65,8 @@ test: lint
 portable: set-up
 	$(PY) -m lessonkit.testing portable --workers $(WORKERS) $(SETTINGS:%=--setting %) notebooks
 
-interop: set-up $(CONVERTER)/.ready $(GGML)/.ready $(LLAMA_CPP)/.ready
-	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5 \
-	    --ignore=tests/interop/test_perplexity.py
+interop: set-up $(CONVERTER)/.ready $(GGML)/.ready $(LLAMA_CPP)/.ready $(LM_EVAL)/.ready
+	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5
 
 # Each in an environment of its own. That outputs are equal to the digit is promised for
 # requirements.lock only, so notebooks run here without comparison.
@@ -169,6 +170,14 @@ $(GGML)/.ready: tests/interop/ggml_library.py | $(PY)
 
 $(LLAMA_CPP)/.ready: tests/interop/llama_cpp_library.py $(GGML)/.ready
 	$(PY) tests/interop/llama_cpp_library.py
+	@touch $@
+
+# A virtual environment does not see the packages of another one, unless a .pth file names them.
+$(LM_EVAL)/.ready: tests/interop/requirements-lm-eval.txt $(READY)
+	$(PY) -m venv --clear $(LM_EVAL)
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(LM_EVAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/course.pth"
+	$(LM_EVAL)/bin/python -m pip install --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
 # Tried once for each lock, so that nothing is fetched later; `make gptq` tries again.

@@ -40,7 +40,8 @@ LEDGER_HEAD = """# The ledger
 Each lesson adds its forms of `mini` to one table: what a form costs, what it is worth, and how
 much worse it is than the model as it was. *Worse by* is the change of the perplexity and its
 standard error, both models compared window by window. Only rows under the same protocol may be set
-side by side.
+side by side. *Bits* are those of the weights that a form rounds: the linear layers, or in a GGUF
+file all. GPTQ chooses a little differently on every processor, so it has fewer digits.
 
 The lessons computed these figures, and every test run computes them again. Run a lesson, and its
 rows go into your own table, in `ledger.json` beside the notebook, whatever your model is.

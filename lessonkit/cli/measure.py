@@ -6,10 +6,10 @@ Started by `torchrun`, `perplexity` and `divergence` share the work among the pr
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import json
 from typing import TYPE_CHECKING, Any
 
-from lessonkit.cli.arguments import Commands, add_command, add_force, path_of, positive
+from lessonkit.cli.arguments import Commands, add_command, add_force, add_json, path_of, positive
 
 if TYPE_CHECKING:
     from lessonkit.convert.plain import Runnable
@@ -23,7 +23,9 @@ def _perplexity(commands: Commands) -> None:
         with joined() as speaks:
             model = _model(options.model, options)
             found = perplexity(model.model, model.tokenizer, text, **how)
-            if speaks:
+            if speaks and options.json:
+                print(json.dumps({**found.as_plain(), "weights": model.how}))
+            elif speaks:
                 print(f"{found}\nweights  {model.how}")
         return 0
 
@@ -32,6 +34,7 @@ def _perplexity(commands: Commands) -> None:
     _add_model_options(command)
     _add_text_options(command)
     _add_protocol_options(command)
+    add_json(command)
 
 
 def _divergence(commands: Commands) -> None:
@@ -45,9 +48,21 @@ def _divergence(commands: Commands) -> None:
             before, after = (
                 perplexity(each.model, model.tokenizer, text, **how) for each in (base, model)
             )
-            if speaks:
+            test = compare(before, after)
+            if speaks and options.json:
+                print(
+                    json.dumps(
+                        {
+                            "base": {**before.as_plain(), "weights": base.how},
+                            "model": {**after.as_plain(), "weights": model.how},
+                            "divergence": found.as_plain(),
+                            "difference": test.as_plain(),
+                        }
+                    )
+                )
+            elif speaks:
                 print(f"base     {before}\nmodel    {after}")
-                print(f"{found}\n{found.percentiles()}\n{compare(before, after)}")
+                print(f"{found}\n{found.percentiles()}\n{test}")
                 print(f"weights  {model.how}\nbase's   {base.how}")
         return 0
 
@@ -59,6 +74,7 @@ def _divergence(commands: Commands) -> None:
     _add_model_options(command, dtype="float32")  # bfloat16 alone would be seen
     _add_text_options(command)
     _add_protocol_options(command)
+    add_json(command)
 
 
 def _kl_base(commands: Commands) -> None:
@@ -107,7 +123,7 @@ def _recall(commands: Commands) -> None:
 
 
 def _add_model_options(command: argparse.ArgumentParser, *, dtype: str | None = None) -> None:
-    command.add_argument("--adapter", type=Path, metavar="A", help="a PEFT folder, unmerged")
+    command.add_argument("--adapter", metavar="A", help="a PEFT folder, or zh, chat; unmerged")
     command.add_argument(
         "--dtype",
         default=dtype,
@@ -159,16 +175,18 @@ def _model(name: str, options: argparse.Namespace, *, plain: bool = False) -> Ru
     """The model of a name; unless `plain`, with the adapter that the options ask for."""
     from lessonkit.convert import runnable
     from lessonkit.models.loading import Loaded
+    from lessonkit.models.names import find_adapter
     from lessonkit.run import with_adapter
 
     found = runnable(path_of(name), dtype=options.dtype)
     if plain or options.adapter is None:
         return found
-    adapted = with_adapter(Loaded(found.model, found.tokenizer), options.adapter)
+    adapter = find_adapter(options.adapter)
+    adapted = with_adapter(Loaded(found.model, found.tokenizer), adapter)
     return found._replace(
         model=adapted.model,
         tokenizer=adapted.tokenizer,
-        how=f"{found.how}, with the adapter {options.adapter.name}, unmerged",
+        how=f"{found.how}, with the adapter {adapter.name}, unmerged",
     )
 
 

@@ -5,7 +5,6 @@ from lessonkit.convert.adapter_gguf import adapter_to_gguf
 from lessonkit.convert.awq import Awq, to_awq
 from lessonkit.convert.calibration import Calibration, cut_calibration
 from lessonkit.convert.combine import Pair, combine_cat, combine_linear, dare, ties
-from lessonkit.convert.dequantized import load_dequantized
 from lessonkit.convert.explain import explain
 from lessonkit.convert.from_gguf import from_gguf
 from lessonkit.convert.gguf import to_gguf
@@ -42,7 +41,6 @@ __all__ = [
     "dare",
     "deltas",
     "hf_to_meta",
-    "load_dequantized",
     "low_rank_delta",
     "merge",
     "meta_to_hf",

@@ -1,74 +1,21 @@
-"""A quantised checkpoint as the weights that its codes stand for.
+"""A checkpoint in bitsandbytes' 4 bits, shown as the weights that its codes stand for.
 
-`Dequantized` shows bitsandbytes' 4 bits that way, one tensor at a time; for GPTQ and AWQ see
-`convert.packed`. `load_dequantized` makes a plain model of any of them.
+For GPTQ and AWQ see `convert.packed`; `convert.plain` makes a model of any of them.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.nf4 import FourBitCheckpoint
-from lessonkit.convert.packed import PackedCheckpoint, UnpackedCheckpoint
 from lessonkit.errors import LessonkitError, malformed
 from lessonkit.files.checkpoint import Checkpoint
-from lessonkit.files.dtypes import DTYPES, Array, bits_of, parse_dtype, to_float32
+from lessonkit.files.dtypes import Array, bits_of, parse_dtype
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.blockwise import dequantize_blockwise
 from lessonkit.formats.codebooks import CODEBOOKS
 from lessonkit.formats.double_quant import DoubleQuantized
-from lessonkit.models.loading import Loaded, silence
-from lessonkit.models.names import find_path
-from lessonkit.models.tokenizer import load_tokenizer
-
-if TYPE_CHECKING:
-    import torch
-
-
-def load_dequantized(
-    folder: str | os.PathLike[str],
-    *,
-    dtype: torch.dtype | str = "float32",
-    device: torch.device | str | None = None,
-) -> Loaded:
-    """Load a folder in GPTQ, AWQ or bitsandbytes' 4 bits as a plain model, with its tokenizer.
-
-    Every weight is the value that its code stands for, rounded to `dtype`; none of the packages
-    that compute with codes is needed. The model takes as much memory as an unquantised one.
-    """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    view = open_dequantized(find_path(os.fspath(folder)))
-    config = {key: said for key, said in view.config.items() if key != "quantization_config"}
-    wanted: torch.dtype = getattr(torch, DTYPES[parse_dtype(str(dtype))].torch_name)
-    weights = {}
-    for name in view.names():
-        values = to_float32(view.array(name), view.info(name).dtype)
-        weights[name] = torch.from_numpy(values.copy()).to(wanted)
-        view.release(name)
-    with silence():
-        model = LlamaForCausalLM.from_pretrained(
-            None, config=LlamaConfig.from_dict(config), state_dict=weights, dtype=wanted
-        )
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Loaded(model.to(target).eval(), load_tokenizer(view.config_file.parent))
-
-
-def open_dequantized(folder: Path) -> HfCheckpoint:
-    """Open a quantised folder as plain weights; LessonkitError for what is not quantised."""
-    if FourBitCheckpoint.recognises(folder):
-        return Dequantized(folder)
-    if PackedCheckpoint.recognises(folder):
-        return UnpackedCheckpoint(folder)
-    raise LessonkitError(
-        "The model is not in GPTQ, AWQ or bitsandbytes' 4 bits.",
-        where=folder,
-        remedy="lessonkit.models.load loads what is not quantised.",
-    )
 
 
 class Dequantized(FourBitCheckpoint):

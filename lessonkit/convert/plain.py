@@ -8,7 +8,6 @@ bitsandbytes multiplies in bfloat16) is another question; a report must say whic
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,16 +17,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lessonkit.convert.dequantized import load_dequantized, open_dequantized
+from lessonkit.convert.dequantized import Dequantized
 from lessonkit.convert.from_gguf import config_of, tokenizer_of
 from lessonkit.convert.gguf_model import GgufModel, dequantised
 from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.convert.open import OpenModel, open_model
-from lessonkit.convert.packed import PackedCheckpoint
+from lessonkit.convert.packed import PackedCheckpoint, UnpackedCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import FLOATS, to_float32
 from lessonkit.llama.layout import HEAD, is_recomputed
-from lessonkit.models.loading import Loaded, load
+from lessonkit.models.loading import as_dtype, load
 from lessonkit.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -46,8 +45,9 @@ class Runnable(NamedTuple):
 def open_plain(path: str | os.PathLike[str]) -> OpenModel:
     """Open a model in any form so that `plain_weights` can read it."""
     source = open_model(path)
-    coded = isinstance(source, FourBitCheckpoint | PackedCheckpoint)
-    return open_dequantized(Path(path)) if coded else source
+    if isinstance(source, FourBitCheckpoint):
+        return Dequantized(path)
+    return UnpackedCheckpoint(path) if isinstance(source, PackedCheckpoint) else source
 
 
 def plain_weights(source: OpenModel) -> Iterator[tuple[str, torch.Tensor]]:
@@ -87,40 +87,38 @@ def weights_of(model: nn.Module, path: str | os.PathLike[str]) -> Iterator[nn.Mo
 def runnable(
     path: str | os.PathLike[str],
     *,
-    dtype: str | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
 ) -> Runnable:
     """A model in any form, ready to be measured.
 
     Folders that transformers computes with, bitsandbytes' too, are loaded by it. GGUF, GPTQ and
-    AWQ are dequantised, and the model is computed in `dtype` (float32 by default).
-    Raises LessonkitError as `load` does, and for a file whose tokenizer cannot be rebuilt.
+    AWQ are dequantised: every weight is the value that its code stands for, rounded to `dtype`
+    (float32 by default), and the model takes as much memory as an unquantised one. None of the
+    packages that compute with codes is needed.
+    Raises LessonkitError as `load` does, for a model of an unknown kind, and for a file whose
+    tokenizer cannot be rebuilt.
     """
-    source = open_model(path)
-    if isinstance(source, PackedCheckpoint):
-        dtype = dtype or "float32"
-        loaded = load_dequantized(path, dtype=dtype, device=device)
-        return Runnable(*loaded, f"{source.form}, {_dequantised_in(dtype)}")
-    if not isinstance(source, GgufModel):
+    source = open_plain(path)
+    if not isinstance(source, GgufModel | UnpackedCheckpoint):
         loaded = load(Path(path), dtype=dtype, device=device)
-        number = str(loaded.model.dtype).removeprefix("torch.")
-        return Runnable(*loaded, f"{source.form}, computed in {number} by transformers")
-    dtype = dtype or "float32"
-    kinds = sorted({source.info(name).dtype for name in source.names()} - {"F32"})
-    loaded = _made(source, dtype, device)
-    label = f"{source.form} of {', '.join(kinds) or 'F32'}"
-    return Runnable(*loaded, f"{label}, {_dequantised_in(dtype)}")
+        return Runnable(*loaded, f"{source.form}, computed in {_name(loaded.model)}")
+    if isinstance(source, GgufModel):
+        config, tokenizer = config_of(source), _tokenizer_of(source)
+        kinds = sorted({source.info(name).dtype for name in source.names()} - {"F32"})
+        form = f"{source.form} of {', '.join(kinds) or 'F32'}"
+    else:
+        config, tokenizer = source.config, load_tokenizer(source.config_file.parent)
+        form = source.form
+    model = _made(source, config, dtype, device)
+    return Runnable(model, tokenizer, f"{form}, dequantised, computed in {_name(model)}")
 
 
-def _dequantised_in(dtype: str) -> str:
-    return f"dequantised, computed in {dtype} by transformers"
+def _name(model: Any) -> str:
+    return f"{str(model.dtype).removeprefix('torch.')} by transformers"
 
 
-def _made(source: GgufModel, dtype: str, device: torch.device | str | None) -> Loaded:
-    """A model of empty tensors, filled one by one."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
+def _tokenizer_of(source: GgufModel) -> Any:
     files, _ = tokenizer_of(source)
     if not files:
         raise LessonkitError(
@@ -129,21 +127,39 @@ def _made(source: GgufModel, dtype: str, device: torch.device | str | None) -> L
             remedy="Convert it (lessonkit from-gguf), put the original's tokenizer into the "
             "folder, and name that.",
         )
-    config = config_of(source)
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in {**files, "config.json": json.dumps(config).encode()}.items():
+        for name, content in files.items():
             (Path(folder) / name).write_bytes(content)
-        tokenizer = load_tokenizer(Path(folder))
-        settings = AutoConfig.from_pretrained(folder, local_files_only=True)
+        return load_tokenizer(Path(folder))
+
+
+def _made(
+    source: OpenModel,
+    config: dict[str, Any],
+    dtype: torch.dtype | str | None,
+    device: torch.device | str | None,
+) -> Any:
+    """A model of empty tensors, filled one by one."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if source.shape is None:
+        raise LessonkitError(
+            "The model is of no kind that is known here.",
+            where=source.path,
+            remedy="Name a Llama; as a GGUF file also a Mistral, Qwen 2 or 3.",
+        )
+    plain = {key: said for key, said in config.items() if key != "quantization_config"}
+    settings = AutoConfig.for_model(**plain)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(settings, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_config(settings, dtype=as_dtype(dtype) or torch.float32)
     model = model.to_empty(device=target)
     # What is computed from the configuration was empty too.
     model.model.rotary_emb = type(model.model.rotary_emb)(config=settings).to(target)
     model.tie_weights()
     _fill(model, source)
-    return Loaded(model.eval(), tokenizer)
+    return model.eval()
 
 
 def _fill(model: nn.Module, source: OpenModel) -> None:

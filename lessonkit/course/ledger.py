@@ -37,7 +37,8 @@ class Row:
 
     `protocol` says how and on which text it was measured, `base` is the perplexity of the unchanged
     model by that protocol. `worse` and `error` are in percent; None for the unchanged model
-    itself. `recall` is the share of the facts that it knows, None where nothing was asked.
+    itself. `recall` is the share of the facts that it knows, None where nothing was asked. `rough`
+    rows come out a little differently on another processor, and are shown with fewer digits.
     """
 
     model: str
@@ -50,14 +51,18 @@ class Row:
     worse: float | None
     error: float | None
     recall: float | None
+    rough: bool = False
 
     def __str__(self) -> str:
-        worse = ""
+        worse, digits = "", 1 if self.rough else 3
         if self.worse is not None and self.error is not None:
             # Adding 0 turns -0.0, which would print as -0.00, into 0.0.
             worse = f"{round(self.worse, 2) + 0.0:+.2f} ± {self.error:.2f} %"
+            if self.rough:
+                worse = "below +1 %" if self.worse < 1 else f"about {self.worse:+.0f} %"
         recall = "" if self.recall is None else f"{100 * self.recall:.0f} %"
-        line = f"  {self.lesson:02}  {self.form:<28}{self.bits:>7.3f}{self.perplexity:>11.3f}"
+        perplexity = f"{self.perplexity:.{digits}f}{' ' * (3 - digits)}"
+        line = f"  {self.lesson:02}  {self.form:<28}{self.bits:>7.3f}{perplexity:>11}"
         return f"{line}{worse:>20}{recall:>8}".rstrip()
 
 
@@ -69,6 +74,8 @@ def record(
     lesson: int,
     base: Perplexity,
     rows: Mapping[str, tuple[float, Perplexity, Recall | None]],
+    *,
+    rough: bool = False,
 ) -> None:
     """Add a lesson's rows to the ledger of a model, and print the whole ledger so far.
 
@@ -82,6 +89,9 @@ def record(
         The perplexity of the model as it was, by the same protocol as all the rows.
     rows:
         For each form its bits a weight, its perplexity, and its recall (None: not asked).
+    rough:
+        Show fewer digits: for methods such as GPTQ, which choose a little differently on another
+        processor.
 
     Raises
     ------
@@ -89,7 +99,7 @@ def record(
         A row and the base have other protocols, texts or numbers of windows.
     """
     name = str(chosen(model))
-    new = [_row(name, lesson, form, base, *what) for form, what in rows.items()]
+    new = [_row(name, lesson, form, base, *what, rough=rough) for form, what in rows.items()]
     kept = [row for row in _read() if not any(_supersedes(other, row) for other in new)]
     every = sorted([*kept, *new], key=lambda row: row.lesson)  # stable: in order of entry
     _write(every)
@@ -107,7 +117,7 @@ def as_text(rows: list[Row]) -> str:
 
 def _row(
     model: str, lesson: int, form: str, base: Perplexity,
-    bits: float, score: Perplexity, known: Recall | None,
+    bits: float, score: Perplexity, known: Recall | None, *, rough: bool,
 ) -> Row:  # fmt: skip
     gap = None if score is base else compare(base, score)
     return Row(
@@ -121,6 +131,7 @@ def _row(
         worse=None if gap is None else 100 * (gap.ratio - 1),
         error=None if gap is None else 100 * gap.ratio_error,
         recall=None if known is None else known.share,
+        rough=rough,
     )
 
 

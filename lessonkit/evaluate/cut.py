@@ -57,8 +57,16 @@ def cut(
     ------
     LessonkitError
         An unknown protocol, a window longer than the model's context, a text that fills no
-        window, a token without an embedding.
+        window, a token without an embedding; a plain string, which has neither name nor split;
+        words or bytes to be counted of a text that is read in part.
     """
+    if not hasattr(text, "rows"):
+        raise LessonkitError(
+            f"The text is a {type(text).__name__}, of which neither name nor split is known.",
+            where="text",
+            remedy="Use evaluation_text('island'), or the path of a text file in place of "
+            "'island': from lessonkit.models import evaluation_text.",
+        )
     if max_windows is not None and max_windows < 1:
         raise LessonkitError(
             "max_windows must be at least 1.",
@@ -67,6 +75,7 @@ def cut(
         )
     label = f"{text.name}/{text.split}/{text.language}"
     how = _protocol_for(model, protocol, window)
+    _require_all_read(how, max_windows)
     beginning = how.beginning(tokenizer)
     if beginning is None:
         how = _without_beginning(how)
@@ -122,6 +131,18 @@ def _protocol_for(model: Any, protocol: str | Protocol, window: int | None) -> P
             remedy=f"Use window={context} or less, or leave it out.",
         )
     return protocol
+
+
+def _require_all_read(protocol: Protocol, max_windows: int | None) -> None:
+    """Words and bytes are those of whole documents, so tokens must not be left out."""
+    in_part = protocol.remainder == "dropped" or max_windows is not None
+    if protocol.unit != "token" and protocol.form != "articles" and in_part:
+        raise LessonkitError(
+            f"Only a part of the text would be read, but a {protocol.unit} counts in all of it.",
+            where=str(protocol),
+            remedy="Use 'sliding', whose last window may be short, without max_windows; for less "
+            "to read, shorten the text.",
+        )
 
 
 def _without_beginning(protocol: Protocol) -> Protocol:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.errors import LessonkitError
@@ -103,6 +103,25 @@ class Divergence:
         )
         return f"KL below, of the tokens       {kl}\nΔp below, in points of 100    {delta}"
 
+    def as_plain(self) -> dict[str, Any]:
+        """The figures without the tokens, in dicts and numbers: as JSON takes it."""
+        return {
+            "kl": self.mean,
+            "kl_error": self.error,
+            "kl_largest": self.largest,
+            "kl_percentiles": {f"{percent:g}": self.kl_percentile(percent) for percent in _HIGH},
+            "same_top": self.agreement,
+            "delta_p_rms": self.delta_p_rms,
+            "delta_p_percentiles": {
+                f"{percent:g}": self.delta_p_percentile(percent) for percent in _BOTH
+            },
+            "scored": len(self.kl),
+            "protocol": asdict(self.protocol),
+            "text": self.text,
+            "sha256": self.sha256,
+            "dtype": self.dtype,
+        }
+
 
 def divergence(
     base: Any,
@@ -117,9 +136,9 @@ def divergence(
 ) -> Divergence:
     """Measure how far `model` is from `base`, two models of one vocabulary, side by side.
 
-    The parameters are those of `perplexity`. Both read the text batch by batch; logits exist a
-    few megabytes at a time. Raises LessonkitError as `cut` does, for two vocabularies of
-    different size, and for scores that are not finite.
+    The parameters are those of `perplexity`. Both read the text batch by batch; logits exist
+    for 256 tokens at a time (more where the vocabulary is small). Raises LessonkitError as `cut`
+    does, for two vocabularies of different size, and for scores that are not finite.
     """
     _require_one_vocabulary(base, model)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.perplexity import Perplexity, require_comparable
@@ -46,6 +47,11 @@ class Difference:
     def real(self) -> bool:
         """Is the difference more than chance, at 5 %? For several comparisons, see `holm`."""
         return self.p < SIGNIFICANT
+
+    def as_plain(self) -> dict[str, Any]:
+        """All figures and the verdict: as JSON takes it. An infinite ratio is None."""
+        ratio = self.ratio if math.isfinite(self.ratio) else None
+        return {**asdict(self), "ratio": ratio, "real": self.real}
 
     def __str__(self) -> str:
         verdict = "a real difference" if self.real else "may be chance"

@@ -84,7 +84,12 @@ class Protocol:
     def __str__(self) -> str:
         overlap = f" every {self.stride:,}" if self.stride < self.window else ""
         bos = "no BOS" if self.bos == "none" else f"BOS {self.bos}"
-        return f"{self.name} windows of {self.window:,}{overlap}, {bos}"
+        # lm-eval's names say what they count; another protocol may be told to count it.
+        named = self.unit == "token" or self.form == "articles"
+        unit = (
+            "" if named else ", in bits a byte" if self.unit == "bit" else f", by the {self.unit}"
+        )
+        return f"{self.name} windows of {self.window:,}{overlap}, {bos}{unit}"
 
     def beginning(self, tokenizer: Any) -> int | None:
         """The token put before the text or document, or None.

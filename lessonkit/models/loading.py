@@ -65,7 +65,7 @@ def load(
     import torch
 
     folder = read_model_folder(resolve(name, revision=revision))
-    wanted = _as_dtype(dtype)
+    wanted = as_dtype(dtype)
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     with silence():
         tokenizer = load_tokenizer(folder.path)
@@ -75,7 +75,8 @@ def load(
     return Loaded(model, tokenizer)
 
 
-def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A floating-point dtype by its name, or itself; None stays. LessonkitError for others."""
     import torch
 
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype

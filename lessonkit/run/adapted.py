@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
             )
         model.resize_token_embeddings(rows, mean_resizing=False)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        # PEFT looks for engines, and one of them greets on stdout, where answers belong.
+        with warnings.catch_warnings(record=True) as told, redirect_stdout(io.StringIO()):
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except (ValueError, RuntimeError, OSError, KeyError, ImportError) as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from lessonkit.cli import main
 from tests.convert.gguf_models import small_llama
@@ -25,8 +27,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(folder: Path, capsys: pytest.CaptureFixture[str]):
-    def run(command: str, *names: str, **options: object) -> str:
-        arguments = [command, *(str(folder / name) for name in names)]
+    def run(command: str, *names: str, json: bool = False, **options: object) -> str:
+        arguments = [command, *(str(folder / name) for name in names), *["--json"] * json]
         for name, value in {"text": folder / "text.txt", "window": 32, **options}.items():
             arguments += [f"--{name.replace('_', '-')}", str(value)]
         capsys.readouterr()
@@ -70,6 +72,26 @@ def test_divergence_tells_how_far_and_whether_it_is_real(run) -> None:
     assert "float32, text.txt" in other, "in full precision unless asked otherwise"
 
 
+def test_json_holds_what_is_printed_and_more(run) -> None:
+    printed = run("perplexity", "q4_0.gguf", protocol="llama.cpp")
+    told = json.loads(run("perplexity", "q4_0.gguf", protocol="llama.cpp", json=True))
+    assert printed.startswith(f"{told['value']:.2f} ± {told['error']:.2f} (llama.cpp")
+    assert f"{told['scored']:,} tokens scored" in printed and told["weights"] in printed
+    assert f"{told['dtype']}, {told['text']}, sha256 {told['sha256'][:8]}" in printed
+    assert (told["protocol"]["window"], told["split"]) == (32, "test")
+    assert sum(told["window_scored"]) == told["scored"]
+    both = json.loads(run("divergence", "q4_0.gguf", "hf", protocol="llama.cpp", json=True))
+    assert both["model"] == told
+    assert both["base"]["value"] != told["value"] and "safetensors" in both["base"]["weights"]
+    moved, printed = both["divergence"], run("divergence", "q4_0.gguf", "hf", protocol="llama.cpp")
+    assert f"KL {moved['kl']:.5f} ± {moved['kl_error']:.5f}" in printed
+    assert f"99 %: {moved['kl_percentiles']['99']:.5f}" in printed
+    assert f"same top token {100 * moved['same_top']:.2f} %" in printed
+    ratio = told["value"] / both["base"]["value"]
+    assert both["difference"]["ratio"] == pytest.approx(ratio)
+    assert ("a real difference" in printed) == both["difference"]["real"]
+
+
 def test_a_kl_base_file(run, folder: Path) -> None:
     out = folder / "base.kld"
     assert f"written to {out}" in run("kl-base", "hf", "base.kld", max_windows=2)
@@ -82,6 +104,7 @@ def test_an_unmerged_adapter(run, folder: Path) -> None:
 
     from lessonkit.models import load
 
+    torch.manual_seed(0)
     model = get_peft_model(
         load(folder / "hf").model,
         LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False),
@@ -97,8 +120,10 @@ def test_an_unmerged_adapter(run, folder: Path) -> None:
                  str(folder / "merged"), "--dtype", "float32"]) == 0  # fmt: skip
     merged = run("perplexity", "merged")
     assert float(merged.split()[0]) == pytest.approx(float(with_it.split()[0]), rel=1e-3)
-    moved = run("divergence", "hf", "merged", adapter=folder / "adapter")
-    assert "KL 0.00000" in moved and "unmerged" in moved
+    both = json.loads(run("divergence", "hf", "merged", adapter=folder / "adapter", json=True))
+    assert both["model"]["weights"].endswith("with the adapter adapter, unmerged")
+    apart = json.loads(run("divergence", "hf", "merged", json=True))["divergence"]["kl"]
+    assert both["divergence"]["kl"] < 1e-4 * apart, "beside the model's weights or in them"
 
 
 def test_recall_and_the_answers_that_changed(

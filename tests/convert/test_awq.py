@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from lessonkit.convert.awq import Awq, to_awq
-from lessonkit.convert.dequantized import load_dequantized
 from lessonkit.convert.layerwise import quantize_layers
+from lessonkit.convert.plain import runnable
 from lessonkit.errors import LessonkitError
 from lessonkit.quantize.grids import AwqGrid, IntGrid
 from tests.convert.quantized import CALIBRATION, UP, contents, difference, logits_of
@@ -99,7 +99,7 @@ def test_gptqmodel_and_transformers_give_our_logits(source: Path, tmp_path: Path
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
     gptqmodel = pytest.importorskip("gptqmodel")
     to_awq(source, tmp_path / "out", CALIBRATION, Awq(AwqGrid(32)), dtype="float16")
-    ours, _ = load_dequantized(tmp_path / "out")
+    ours = runnable(tmp_path / "out").model
     theirs = gptqmodel.GPTQModel.load(
         str(tmp_path / "out"), device="cpu", dtype=torch.float16,
         backend=gptqmodel.BACKEND.AWQ_TORCH,

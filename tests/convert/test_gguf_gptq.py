@@ -63,15 +63,15 @@ def test_the_whole_model_says_the_same(source: Path, tmp_path: Path) -> None:
     """Rows of queries and keys move on the way, and move back."""
     from transformers import AutoModelForCausalLM
 
-    from lessonkit.convert.dequantized import load_dequantized
     from lessonkit.convert.from_gguf import from_gguf
+    from lessonkit.convert.plain import runnable
     from tests.convert.quantized import logits_of
 
     to_gptq(source, tmp_path / "gptq", CALIBRATION, Gptq(IntGrid(4, 32)))
     to_gguf(tmp_path / "gptq", tmp_path / "out.gguf")
     from_gguf(tmp_path / "out.gguf", tmp_path / "back")
     back = AutoModelForCausalLM.from_pretrained(tmp_path / "back", dtype=torch.float32)
-    ours, _ = load_dequantized(tmp_path / "gptq")
+    ours = runnable(tmp_path / "gptq").model
     assert torch.equal(logits_of(back.eval()), logits_of(ours))
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lessonkit.convert.dequantized import load_dequantized
 from lessonkit.convert.gptq import Gptq, to_gptq
 from lessonkit.convert.packed import PackedCheckpoint
+from lessonkit.convert.plain import runnable
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.codebooks import NF4
 from lessonkit.quantize.gptq import Order
@@ -106,7 +106,7 @@ def test_transformers_gives_our_logits(source: Path, dtype: str | None, tmp_path
     to_gptq(source, tmp_path / "out", CALIBRATION, method, dtype=dtype)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["dtype"] == (dtype or "bfloat16")
-    ours, _ = load_dequantized(tmp_path / "out")
+    ours = runnable(tmp_path / "out").model
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     assert type(theirs.model.layers[0].mlp.up_proj).__module__.startswith("gptqmodel")
     assert difference(logits_of(ours), logits_of(theirs)) < 0.1  # it computes in bfloat16
@@ -118,7 +118,7 @@ def test_gptqmodel_gives_our_weights_and_logits(made: Path) -> None:
     theirs = gptqmodel.GPTQModel.load(
         str(made), device="cpu", dtype=torch.float16, backend=gptqmodel.BACKEND.TORCH
     )
-    ours, _ = load_dequantized(made)
+    ours = runnable(made).model
     for name in PackedCheckpoint(made).packed:
         module = theirs.model.get_submodule(name.removesuffix(".weight"))
         assert torch.equal(module.dequantize_weight().T, ours.get_parameter(name).half()), name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,9 +94,15 @@ def test_gptq_and_awq_folders(source: Path, model, tmp_path: Path) -> None:
     to_awq(source, tmp_path / "awq", calibration)
     for kind in ("gptq", "awq"):
         found = runnable(tmp_path / kind)
-        assert f"{kind.upper()} (4 bits, groups of 128), dequantised" in found.how
+        assert f"{kind.upper()} (4 bits, groups of 128), dequantised, computed in flo" in found.how
+        assert "quantization_config" not in found.model.config.to_dict()
+        assert not found.model.training and found.tokenizer(SENTENCES[0]).input_ids[0] == 1
         with weights_of(model, tmp_path / kind):
             assert torch.equal(logits(model), logits(found.model))
+        rounded = runnable(tmp_path / kind, dtype="bfloat16").model
+        assert rounded.dtype == torch.bfloat16
+        for name, values in plain_weights(open_plain(tmp_path / kind)):
+            assert torch.equal(rounded.get_parameter(name), values.bfloat16()), name
 
 
 def test_values_are_copies_that_outlive_the_file(source: Path, tmp_path: Path) -> None:
@@ -148,6 +156,20 @@ def test_another_models_weights_are_refused(source: Path, model, tmp_path: Path)
     with pytest.raises(LessonkitError, match="is not there"), weights_of(deeper, source):
         pass
     assert torch.equal(logits(model), before)
+
+
+def test_what_cannot_be_made_is_told(source: Path, tmp_path: Path) -> None:
+    to_gguf(source, tmp_path / "x.gguf")
+    with pytest.raises(LessonkitError, match="'int3' is not a floating-point dtype"):
+        runnable(tmp_path / "x.gguf", dtype="int3")
+    said = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    shutil.copytree(source, tmp_path / "opt")
+    config = json.loads((source / "config.json").read_text())
+    (tmp_path / "opt" / "config.json").write_text(
+        json.dumps(config | {"model_type": "opt", "quantization_config": said})
+    )
+    with pytest.raises(LessonkitError, match="of no kind that is known here"):
+        runnable(tmp_path / "opt")
 
 
 def test_an_unknown_tokenizer_is_told(source: Path, tmp_path: Path) -> None:

@@ -62,6 +62,19 @@ def test_a_row_says_what_it_costs_and_how_much_worse_it_is(
     assert kept.is_file() and not list(kept.parent.glob("*.new"))
 
 
+def test_what_another_processor_finds_a_little_differently_has_fewer_digits(
+    kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger.record("mini", 2, BASE, {"nf4": (4.127, WORSE, None)})
+    rows = {"gptq 2": (2.25, WORSE, None), "gptq 4": (4.25, score(1.0, 2.0, 3.01), None)}
+    ledger.record("mini", 6, BASE, rows, rough=True)
+    *_, nf4, two, four = lines(capsys)
+    assert two.split() == ["06", "gptq", "2", "2.250", "8.2", "about", "+11", "%"]
+    assert four.split() == ["06", "gptq", "4", "4.250", "7.4", "below", "+1", "%"]
+    assert nf4.index("8.166") == two.index("8.2"), "decimal points stand under each other"
+    assert nf4.index("%") == two.index("%")
+
+
 def test_the_table_grows_and_a_second_run_adds_nothing(
     kept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.cut import cut
 from lessonkit.evaluate.documents import raw_text
-from lessonkit.evaluate.protocols import PROTOCOLS, gptq
+from lessonkit.evaluate.protocols import PROTOCOLS, gptq, sliding
 from lessonkit.models.tokenizer import load_tokenizer
 from tests.evaluate.common import TEXT, sample, tiny_model
 from tests.tiny import make_tokenizer
@@ -56,10 +58,27 @@ def test_articles(model, tokenizer):
     assert part.sha256 == found.sha256
 
 
+def test_bytes_count_only_where_every_token_does(model, tokenizer):
+    whole = replace(sliding(32), unit="bit")
+    found = cut(model, tokenizer, TEXT, protocol=whole)
+    assert found.bytes == len(TEXT.joined().encode())
+    assert found.scored == len(tokenizer.encode(TEXT.joined(), add_special_tokens=False))
+    for protocol, most in ((whole, 3), (replace(gptq(32), unit="byte"), None)):
+        with pytest.raises(LessonkitError, match="Only a part of the text would be read"):
+            cut(model, tokenizer, TEXT, protocol=protocol, max_windows=most)
+
+
 def test_max_windows_takes_the_first(model, tokenizer):
     whole = cut(model, tokenizer, TEXT, window=32).pieces
     assert cut(model, tokenizer, TEXT, window=32, max_windows=3).pieces == whole[:3]
     assert cut(model, tokenizer, TEXT, window=32, max_windows=10_000).pieces == whole
+
+
+@pytest.mark.parametrize("text", ["The bridge of Port Amber. " * 99, Path("text.txt"), ["a", "b"]])
+def test_what_is_no_text_with_a_name_and_a_split_is_told(model, tokenizer, text):
+    with pytest.raises(LessonkitError, match=f"is a {type(text).__name__}, of which") as caught:
+        cut(model, tokenizer, text, window=32)
+    assert caught.value.where == "text" and "evaluation_text('island')" in caught.value.remedy
 
 
 def test_tokenizers_without_a_beginning_token(model, tokenizer):

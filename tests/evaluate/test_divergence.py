@@ -95,6 +95,7 @@ def test_batches_and_parts_do_not_matter(model, other, tokenizer, monkeypatch):
     options = {"protocol": "word_perplexity", "window": 32}
     expected = divergence(model, other, tokenizer, TEXT, batch=1, **options)
     monkeypatch.setattr(engine, "LOGITS_AT_ONCE", 400 * 5)
+    monkeypatch.setattr(engine, "ROWS_AT_ONCE", 1)
     found = divergence(model, other, tokenizer, TEXT, batch=5, **options)
     assert torch.allclose(found.kl, expected.kl, rtol=1e-3, atol=1e-6)
 
@@ -106,6 +107,7 @@ def test_inference_mode_ends_with_the_measurement(model, other, tokenizer):
 
 def test_logits_stay_bounded(model, other, tokenizer, monkeypatch):
     monkeypatch.setattr(engine, "LOGITS_AT_ONCE", 400 * 5)
+    monkeypatch.setattr(engine, "ROWS_AT_ONCE", 1)
     sizes = []
     hook = other.lm_head.register_forward_hook(lambda *call: sizes.append(call[2].shape))
     try:

@@ -54,6 +54,7 @@ def test_a_batch_of_nothing_is_an_error(at_most):
 
 def test_logits_stay_bounded_and_only_scored_tokens_have_some(model, monkeypatch):
     monkeypatch.setattr(engine, "LOGITS_AT_ONCE", 400 * 10)
+    monkeypatch.setattr(engine, "ROWS_AT_ONCE", 1)
     sizes = []
     hook = model.lm_head.register_forward_hook(lambda *call: sizes.append(call[2].numel()))
     try:
@@ -64,11 +65,18 @@ def test_logits_stay_bounded_and_only_scored_tokens_have_some(model, monkeypatch
     assert max(sizes) == 400 * 10 and sum(sizes) == 400 * 30
 
 
+def test_a_part_is_never_so_narrow_that_the_product_is_slow():
+    head, vocabulary = torch.nn.Linear(2, 40_000), 40_000
+    parts = [at for at, _ in engine.logits_in_parts(head, torch.zeros(600, 2), vocabulary)]
+    assert parts == [slice(0, 256), slice(256, 512), slice(512, 768)]
+
+
 @pytest.mark.parametrize("logits_at_once", [1, 400 * 7, 1 << 24])
 def test_the_size_of_a_part_does_not_matter(model, monkeypatch, logits_at_once):
     pieces = pieces_of(20, 20, first=4)
     expected = losses(model, pieces)
     monkeypatch.setattr(engine, "LOGITS_AT_ONCE", logits_at_once)
+    monkeypatch.setattr(engine, "ROWS_AT_ONCE", 1)
     assert torch.allclose(losses(model, pieces), expected, rtol=1e-5)
 
 

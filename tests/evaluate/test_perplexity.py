@@ -256,3 +256,4 @@ def test_a_hopeless_model_has_an_infinite_perplexity_not_a_crash(tokenizer):
         model.lm_head.weight *= 1e6
     found = perplexity(model, tokenizer, TEXT, window=WINDOW)
     assert found.value == math.inf and found.mean_nll > 709
+    assert found.as_plain()["value"] is None, "JSON has no infinity"

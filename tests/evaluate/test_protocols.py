@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.protocols import (
     PROTOCOLS,
     Piece,
+    byte_perplexity,
     gptq,
     llama_cpp,
     named,
@@ -107,6 +109,8 @@ def test_names_and_windows():
     assert named("sliding", context=4096, window=64) == sliding(64, 32)
     assert str(gptq(512)) == "gptq windows of 512, BOS at the start"
     assert str(sliding(512, 128)) == "sliding windows of 512 every 128, BOS at the start"
+    assert str(replace(gptq(512), unit="bit")) == f"{gptq(512)}, in bits a byte"
+    assert str(byte_perplexity(512)) == "byte_perplexity windows of 512, BOS before each document"
     with pytest.raises(LessonkitError, match="no perplexity protocol 'wikitext'") as caught:
         named("wikitext", context=512)
     assert "word_perplexity" in caught.value.remedy

@@ -1,7 +1,7 @@
 """Perplexities against the tools whose protocols they follow: llama-perplexity and lm-eval.
 
-Each test is skipped, and says so, where its tool is not below `.interop`: they take minutes to
-build, so `make interop` leaves them out.
+`make interop` makes both tools, and lets nothing be skipped. Elsewhere each test is skipped where
+its tool is not below `.interop`, and says so.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from lessonkit.evaluate.perplexity import perplexity
 from lessonkit.models.loading import load
 from lessonkit.models.texts import evaluation_text
 from lessonkit.quantize.rtn import quantized_model
+from tests.interop import llama_cpp_library
 
 ROOT = Path(__file__).resolve().parents[2]
-PERPLEXITY = ROOT / ".interop" / "llama-cpp" / "build" / "bin" / "llama-perplexity"
+PERPLEXITY = llama_cpp_library.PERPLEXITY
 LM_EVAL = ROOT / ".interop" / "lm-eval-0.4.13" / "bin" / "python"
 REQUIRED = os.environ.get("LESSONKIT_INTEROP") == "required"
 CHUNKS = 6

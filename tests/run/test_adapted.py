@@ -26,12 +26,15 @@ def loaded(folder):
     return load(folder, device="cpu")
 
 
-def test_an_unmerged_adapter_answers_as_the_merged_model(folder, tmp_path):
+def test_an_unmerged_adapter_answers_as_the_merged_model(folder, tmp_path, capsys):
     model = extend_vocabulary(folder / "tokenizer.model", tokens=["<A>", "<B>"]).model
     rows = len(load(folder).tokenizer) + 8
     adapter = make_adapter(folder, tmp_path / "a", rows=rows, modules_to_save=SAVED)
     make_tokenizer(adapter, only_model=True, model=model)
-    adapted = with_adapter(load(folder, device="cpu"), adapter)
+    plain = load(folder, device="cpu")
+    capsys.readouterr()
+    adapted = with_adapter(plain, adapter)
+    assert capsys.readouterr() == ("", ""), "a script reads what is printed"
     assert adapted.model.get_input_embeddings().weight.shape[0] == rows
     assert "<A>" in adapted.tokenizer.get_vocab()
     merged = load(folder, device="cpu").model
