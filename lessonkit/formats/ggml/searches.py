@@ -93,11 +93,10 @@ def qx(
 
     def sums(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         round_to_codes(inverse)
-        np.multiply(wx, code, out=product)
-        sum_lx = ordered_sum(product)
         np.multiply(w, code, out=product)
         np.multiply(product, code, out=product)
-        return sum_lx, ordered_sum(product)
+        np.multiply(wx, code, out=code)
+        return ordered_sum(code), ordered_sum(product)
 
     chosen = F(-half) / largest
     sum_lx, sum_l2 = sums(chosen)
@@ -139,39 +138,47 @@ def qkx(
     low = np.where(lowest > 0, F(0), lowest)
     flat = high == low
     sum_w, sum_x = ordered_sum(weights), ordered_sum(weights * x)
-    code, product, square, shifted = (np.empty_like(x) for _ in range(4))
+    # Four arrays of this size, and one more for the sums: a cache must hold them.
+    shifted, code, product = x - low, np.empty_like(x), np.empty_like(x)
 
-    def span(low: np.ndarray) -> np.ndarray:
-        return np.where(flat, F(1), high - low)
+    def spans(low: np.ndarray, at: np.ndarray | slice = np.s_[:]) -> tuple[np.ndarray, bool]:
+        """Return max - min, 1 for groups of one value; and whether their codes stay near `top`."""
+        span = np.where(flat[at], F(1), high[at] - low)
+        # `nearest` differs from rint beyond _REACH, which only numbers next to zero get to; and
+        # where the inverse of so small a span is infinite.
+        below = np.abs(lowest[at] - low)
+        near = below + F(1e-30) <= _REACH / F(4 * (top + 1)) * np.abs(span)
+        return span, bool(near.all())
 
-    def round_to_codes(inverse: np.ndarray, low: np.ndarray) -> None:
+    def round_to_codes(inverse: np.ndarray, near: bool) -> None:
         np.multiply(shifted, inverse, out=code)
-        reach = np.abs(inverse) * np.maximum(np.abs(high - low), np.abs(lowest - low))
-        if (reach <= _REACH).all():
+        if near:
             np.rint(code, out=code)
-        else:  # only with numbers next to zero
+        else:
             code[:] = nearest(code)
         np.clip(code, F(0), F(top), out=code)
 
     def error(scale: np.ndarray, low: np.ndarray) -> np.ndarray:
-        np.multiply(code, scale, out=product)
-        np.add(product, low, out=product)
-        np.subtract(product, x, out=product)
+        """Return the error of `code`, which is used up."""
+        np.multiply(code, scale, out=code)
+        np.add(code, low, out=code)
+        np.subtract(code, x, out=code)
         if absolute:
-            np.abs(product, out=product)
+            np.abs(code, out=code)
         else:
-            np.multiply(product, product, out=product)
-        np.multiply(product, weights, out=product)
-        return ordered_sum(product)
+            np.multiply(code, code, out=code)
+        np.multiply(code, weights, out=code)
+        return ordered_sum(code)
 
-    chosen, chosen_low = F(top) / span(low), low
+    span, near = spans(low)
+    chosen, chosen_low = F(top) / span, low.copy()
     scale = 1 / chosen
-    np.subtract(x, low, out=shifted)
-    round_to_codes(chosen, low)
+    round_to_codes(chosen, near)
     best = error(scale, low)
+    square = np.empty_like(x)
     for k in range(steps + 1):
-        inverse = (F(first) + F(step) * F(k) + F(top)) / span(low)
-        round_to_codes(inverse, low)
+        inverse = (F(first) + F(step) * F(k) + F(top)) / span
+        round_to_codes(inverse, near)
         np.multiply(weights, code, out=product)
         sum_l = ordered_sum(product)
         np.multiply(product, code, out=square)
@@ -181,20 +188,20 @@ def qkx(
         determinant = sum_w * sum_l2 - sum_l * sum_l
         new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
         new_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-        above = new_low > 0
-        new_scale = np.where(above, sum_xl / sum_l2, new_scale)
-        new_low = np.where(above, F(0), new_low)
+        (above,) = np.nonzero(new_low > 0)
+        new_scale[above] = sum_xl[above] / sum_l2[above]
+        new_low[above] = 0
         new_error = error(new_scale, new_low)
-        better = (determinant > 0) & (new_error < best)
-        if better.any():
-            chosen = np.where(better, inverse, chosen)
-            chosen_low = np.where(better, low, chosen_low)
-            best = np.where(better, new_error, best)
-            scale = np.where(better, new_scale, scale)
-            low = np.where(better, new_low, low)
+        (better,) = np.nonzero((determinant > 0) & (new_error < best))
+        if len(better):
+            chosen[better], chosen_low[better] = inverse[better], low[better]
+            best[better], scale[better] = new_error[better], new_scale[better]
+            low[better] = new_low[better]
+            span[better], still_near = spans(low[better], better)
+            near &= still_near
             np.subtract(x, low, out=shifted)
     np.subtract(x, chosen_low, out=shifted)
-    round_to_codes(chosen, chosen_low)
+    round_to_codes(chosen, near)
     codes = code.astype(np.uint8)
     codes[:, flat] = 0
     return np.where(flat, F(0), scale), -low, codes
