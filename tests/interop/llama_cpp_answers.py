@@ -1,7 +1,8 @@
 """What llama.cpp says: run by llama_cpp_library.ask, with llama-cpp-python's bindings.
 
-A request is JSON: `quantise` (source, out, file type; on so many `threads`), or `model` (a GGUF file) with `texts` to
-tokenise or `ids` to score, and perhaps `adapter` (a GGUF file). The answer is JSON as well.
+A request is JSON: `quantise` (source, out, file type), perhaps with `threads`; or `model` (a GGUF
+file) with `texts` to tokenise or `ids` to score, and perhaps `adapter` (a GGUF file). The answer is
+JSON as well.
 """
 
 from __future__ import annotations

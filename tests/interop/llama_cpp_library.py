@@ -1,9 +1,9 @@
 """llama.cpp itself, built from the source package of llama-cpp-python, with its Python bindings.
 
-``python tests/interop/llama_cpp_library.py`` builds the target ``llama`` of the sources that
-``ggml_library.py`` fetches, into ``.interop/llama-cpp``: about two minutes on two cores. The
-bindings are the package's own Python files, which are told where the library lies; the one
-package that they need and the course has not, diskcache, is put beside it.
+``python tests/interop/llama_cpp_library.py`` builds the library ``llama`` and some programs of the
+sources that ``ggml_library.py`` fetches, into ``.interop/llama-cpp``: about five minutes on two
+cores. The bindings are the package's own Python files, which are told where the library lies; the
+one package that they need and the course has not, diskcache, is put beside it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,28 @@ from tests.interop import ggml_library
 FOLDER = ggml_library.ROOT / ".interop" / "llama-cpp"
 BUILD, PACKAGES = FOLDER / "build", FOLDER / "packages"
 LIBRARY = BUILD / "bin" / "libllama.so"
+QUANTIZE, IMATRIX = (BUILD / "bin" / f"llama-{name}" for name in ("quantize", "imatrix"))
+PROGRAMS = (QUANTIZE, IMATRIX)
+OPTIONS = {
+    **ggml_library.OPTIONS,
+    **{f"LLAMA_BUILD_{part}": "ON" for part in ("COMMON", "TOOLS")},
+    "LLAMA_BUILD_APP": "OFF",
+    "LLAMA_OPENSSL": "OFF",
+}
 
 
 def build() -> None:
     """Build what is missing; CalledProcessError or RuntimeError where that fails."""
     ggml_library.build()
     tools = ggml_library.FOLDER / "tools" / "bin"
-    if not LIBRARY.is_file():
+    if not all(file.is_file() for file in (LIBRARY, *PROGRAMS)):
         cmake = [str(tools / "python"), "-m", "cmake"]
         ninja = f"-DCMAKE_MAKE_PROGRAM={tools / 'ninja'}"
-        options = [f"-D{name}={value}" for name, value in ggml_library.OPTIONS.items()]
+        options = [f"-D{name}={value}" for name, value in OPTIONS.items()]
         places = ["-S", str(ggml_library.source()), "-B", str(BUILD)]
         subprocess.run([*cmake, "-G", "Ninja", ninja, *places, *options], check=True)
-        subprocess.run([*cmake, "--build", str(BUILD), "--target", "llama"], check=True)
+        targets = ["--target", "llama", *(program.name for program in PROGRAMS)]
+        subprocess.run([*cmake, "--build", str(BUILD), *targets], check=True)
     if not (PACKAGES / "diskcache").is_dir():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
         subprocess.run([*pip, str(PACKAGES), "diskcache==5.6.3"], check=True)
@@ -43,7 +52,8 @@ def build() -> None:
 
 def ready() -> bool:
     """Whether all is there already."""
-    return LIBRARY.is_file() and (PACKAGES / "diskcache").is_dir()
+    built = all(file.is_file() for file in (LIBRARY, *PROGRAMS))
+    return built and (PACKAGES / "diskcache").is_dir()
 
 
 def ask(**request: Any) -> Any:
