@@ -111,7 +111,7 @@ def main() -> None:
         out, f16 = folder / "out.gguf", None
         if options.tokenizer is None:
             print("llama.cpp is not compared: its script wants a tokenizer")
-        elif not llama_cpp_library.ready():
+        elif not llama_cpp_library.LIBRARY.is_file():
             print("llama.cpp is not compared: it is not here")
         else:
             f16 = folder / "f16.gguf"
