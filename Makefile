@@ -5,7 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 GPTQ_TRIED := $(VENV)/.gptq-tried
-# An environment of its own for the last transformers that has a converter for Meta's files.
+# An environment of its own for the last transformers that has a converter for Meta's files, and for
+# AutoGPTQ.
 CONVERTER := .interop/transformers-4.47.1
 # llama.cpp's quantiser, built from the source package that the script names.
 GGML := .interop/ggml
@@ -35,7 +36,7 @@ help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
-	@echo 'make interop    compare with transformers 4.47.1, llama.cpp and lm-eval, in environments of their own'
+	@echo 'make interop    compare with AutoGPTQ, transformers 4.47.1, llama.cpp, lm-eval, in environments of their own'
 	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
 	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
 	@echo 'make soak       hours of harm: commands killed at every call, readers given damaged files'
@@ -154,7 +155,7 @@ endif
 	@touch $@
 
 # Made again whenever what it asks for is newer. The same torch as above, so that pip's cache has it.
-$(CONVERTER)/.ready: tests/interop/requirements.txt | $(PY)
+$(CONVERTER)/.ready: tests/interop/requirements.txt tests/interop/requirements-auto-gptq.txt | $(PY)
 	$(PY) -m venv $(CONVERTER)
 ifneq ($(TORCH),)
 	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check uv
@@ -162,6 +163,8 @@ ifneq ($(TORCH),)
 	    "$$(grep '^torch==' $<)"
 endif
 	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check -r $<
+	BUILD_CUDA_EXT=0 $(CONVERTER)/bin/python -m pip install --disable-pip-version-check --no-deps \
+	    --no-build-isolation -r tests/interop/requirements-auto-gptq.txt
 	@touch $@
 
 $(GGML)/.ready: tests/interop/ggml_library.py | $(PY)

@@ -27,8 +27,8 @@ BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "ggml.py": ("GGUF's block encoders", "", "--rounds 1 --rows 16"),
     "four_bit.py": ("NF4", "", "--rounds 1"),
     "gptq.py": ("GPTQ of one matrix", "", "--rounds 1 --tokens 512"),
-    "layerwise.py gptq": ("GPTQ of a model", "", "--layers 1 --samples 2 --seqlen 64 --width 256"),
-    "layerwise.py awq": ("AWQ of a model", "", "--layers 1 --samples 2 --seqlen 64 --width 256"),
+    "layerwise.py gptq": ("GPTQ of a model", "", "--layers 1 --samples 2 --seqlen 64 --width 512"),
+    "layerwise.py awq": ("AWQ of a model", "", "--layers 1 --samples 2 --seqlen 64 --width 512"),
     "perplexity.py": ("perplexity", "", "--layers 1 --window 128 --windows 2 --rounds 1"),
 }
 
