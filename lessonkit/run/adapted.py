@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
     """Apply a PEFT adapter to a loaded model; its tokenizer counts, where it brings one.
 
     An adapter that extends the vocabulary carries the new embedding. PEFT cannot load it into a
-    smaller one, so the model is resized first.
+    smaller one, so the model is resized first. One that the model has already is merged, in memory
+    and in the model's dtype: PEFT's model holds adapters beside, not on top of one another.
     """
     from peft import PeftModel
 
@@ -29,6 +32,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
         )
     rows = _saved_rows(folder)
     model = loaded.model
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
     if rows is not None and rows != model.get_input_embeddings().num_embeddings:
         if rows < model.get_input_embeddings().num_embeddings:
             raise LessonkitError(
@@ -38,7 +43,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
             )
         model.resize_token_embeddings(rows, mean_resizing=False)
     try:
-        with warnings.catch_warnings(record=True) as told:
+        # PEFT looks for engines, and one of them greets on stdout, where answers belong.
+        with warnings.catch_warnings(record=True) as told, redirect_stdout(io.StringIO()):
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(model, str(folder), local_files_only=True)
     except (ValueError, RuntimeError, OSError, KeyError, ImportError) as error:
