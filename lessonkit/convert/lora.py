@@ -67,6 +67,7 @@ def merge(
     dtype: str | None = None,
     form: str = "hf",
     replace_saved: bool = False,
+    added: bool = True,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     force: bool = False,
 ) -> Certificate:
@@ -92,6 +93,10 @@ def merge(
     replace_saved:
         Let an adapter replace a tensor (a saved embedding of the same size) that an earlier one
         changed: right only if it was trained on top of that one.
+    added:
+        False takes from the adapters only what they *replace* (a saved embedding, a larger
+        vocabulary), and leaves out what they add. That is the base for a program which adds the
+        rest by itself, such as llama.cpp.
 
     Returns the certificate that was also written into `out`: which adapters (SHA-256) went into
     which tensor, how many values changed and by how much at most. Memory: the largest tensor, a
@@ -102,7 +107,7 @@ def merge(
     if form == "meta":
         return _merge_to_meta(
             base, adapters, out, force,
-            weights=weights, dtype=dtype, replace_saved=replace_saved,
+            weights=weights, dtype=dtype, replace_saved=replace_saved, added=added,
         )  # fmt: skip
     if form != "hf":
         raise LessonkitError(
@@ -110,13 +115,14 @@ def merge(
         )
     source = _open_base(Path(base))
     opened = [Adapter(folder) for folder in adapters]
-    recipe = _Recipe(opened, require_weights(opened, weights), Workspace())
+    used = opened if added else [adapter.replacing() for adapter in opened]
+    recipe = _Recipe(used, require_weights(opened, weights), Workspace())
     target = None if dtype is None else parse_float(dtype, MERGEABLE)
     before, digests = merged_before(source), [adapter.sha256 for adapter in opened]
     require_new(opened, digests, before)
     shapes = require_fit(source, opened, replace_saved=replace_saved)
     plan = [_planned(source.info(name), shapes[name], target) for name in source.names()]
-    certificate = Certificate("LoRA merge", _options(recipe, digests, before, target))
+    certificate = Certificate("LoRA merge", _options(recipe, digests, before, target, added))
     files = _files(source, recipe, shapes, target, certificate)
     with to_checkpoint(
         source, out, certificate, "merge",
@@ -124,7 +130,7 @@ def merge(
         protect=[file for each in opened for file in (each.path, *each.weights.weight_files)],
     ) as passage:  # fmt: skip
         changed = sum(_write(passage, info, recipe) for info in plan)
-        if not changed:
+        if added and not changed:
             raise LessonkitError(
                 "The merge changed no value: every change is smaller than the rounding of "
                 f"{', '.join(sorted({info.dtype for info in plan}))}.",
@@ -163,12 +169,19 @@ def _planned(info: TensorInfo, shape: tuple[int, ...], target: str | None) -> Te
 
 
 def _options(
-    recipe: _Recipe, digests: Sequence[str], before: Sequence[dict[str, Any]], dtype: str | None
+    recipe: _Recipe,
+    digests: Sequence[str],
+    before: Sequence[dict[str, Any]],
+    dtype: str | None,
+    added: bool,
 ) -> dict[str, Any]:
     """What the certificate says of the merge; earlier ones of the base stay in the list."""
     each = zip(recipe.adapters, recipe.weights, digests, strict=True)
     merged = [{"name": a.name, "sha256": digest, "weight": weight} for a, weight, digest in each]
-    return {"dtype": dtype or "as the base", "adapters": [*before, *merged]}
+    told = {"dtype": dtype or "as the base"}
+    if added:
+        return told | {"adapters": [*before, *merged]}
+    return told | {"adapters": [*before], "replaced_by": merged}  # these may still be merged
 
 
 def _files(
