@@ -23,6 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rows import note
+
 from lessonkit.formats.ggml import FORMATS, decode, encode
 from tests.interop.ggml_library import GgmlLibrary, library
 
@@ -103,6 +105,8 @@ def measure(
             seconds[label].append(time.perf_counter() - start)
     medians = {label: statistics.median(found) for label, found in seconds.items()}
     for label, median in medians.items():
+        if label != TWO:
+            note(f"GGUF blocks, {name}", label, median, error=loss[label])
         print(
             f"{name:<7} {label:<21} {values.nbytes / 1e6 / median:7.1f} MB/s   "
             f"lessonkit/this {median / medians[ONE]:6.2f}   blocks as ours {same[label]:8.3%}   "

@@ -30,6 +30,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from rows import note
+
 LIBRARIES = ("lessonkit", "GPTQModel")
 UNSEEN = 8  # windows on which outputs are compared
 
@@ -177,6 +179,12 @@ def main() -> None:
         measure = lessonkit_seconds if options.only == "lessonkit" else gptqmodel_seconds
         seconds = measure(options) / options.layers
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        note(
+            f"{options.method.upper()} of a layer of width {options.width}",
+            options.only,
+            seconds,
+            peak=peak * 1e9,
+        )
         print(f"{options.only:<9} {seconds:8.1f} s a layer   {peak:5.2f} GB at most", flush=True)
         return
     print(

@@ -29,7 +29,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from processes import Run, measure  # noqa: E402  the repository comes first
+from processes import Run, measure, note_runs  # noqa: E402  the repository comes first
 
 from lessonkit.convert.gguf_mix import MIXES  # noqa: E402
 from lessonkit.convert.plan import hf_tensors  # noqa: E402
@@ -132,6 +132,8 @@ def main() -> None:
         anonymous, resident = (
             max(getattr(run, which) for run in found) / 1e6 for which in ("anonymous", "resident")
         )
+        contender, _, outtype = name.partition(" ")
+        note_runs(f"to GGUF, {outtype or options.outtypes[0]}", contender, found)
         times = f"{middle.wall:9.1f}{middle.cpu:8.1f}"
         print(f"{name:18}{times}{anonymous:9.0f}{resident:16.0f}")
 
