@@ -9,7 +9,7 @@ GPTQ_TRIED := $(VENV)/.gptq-tried
 CONVERTER := .interop/transformers-4.47.1
 # llama.cpp's quantiser, built from the source package that the script names.
 GGML := .interop/ggml
-# llama.cpp itself, from the same package.
+# llama.cpp itself and its programs for importance matrices and quantising, from the same package.
 LLAMA_CPP := .interop/llama-cpp
 CODE := lessonkit tools tests benchmarks data/build notebooks conftest.py
 
