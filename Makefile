@@ -10,7 +10,7 @@ GPTQ_TRIED := $(VENV)/.gptq-tried
 CONVERTER := .interop/transformers-4.47.1
 # llama.cpp's quantiser, built from the source package that the script names.
 GGML := .interop/ggml
-# llama.cpp itself and its program llama-perplexity, from the same package.
+# llama.cpp itself and some of its programs, from the same package.
 LLAMA_CPP := .interop/llama-cpp
 # lm-eval, beside the course's own torch and transformers.
 LM_EVAL := .interop/lm-eval-0.4.13

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lessonkit.convert.gguf import GgufPlan, choose_types, encode_tensor, open_source, plan_gguf
+from lessonkit.convert.gguf import GgufPlan, choose_types, open_source, plan_gguf
 from lessonkit.convert.gguf_mix import MIXES
 from lessonkit.convert.gguf_model import GgufModel, dequantised
+from lessonkit.convert.gguf_tensor import encode_tensor
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.imatrix import ImportanceMatrix, read_imatrix
 from lessonkit.errors import LessonkitError

@@ -24,6 +24,7 @@ from lessonkit.convert.calibration import Calibration
 from lessonkit.convert.conversion import FilePassage, Read, to_files
 from lessonkit.convert.gguf_gptq import codes_by_gptq, q4_0_blocks, stored_codes
 from lessonkit.convert.gguf_mix import MIXES, ModelFigures, is_quantised
+from lessonkit.convert.gguf_tensor import encode_tensor, relative_error
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
 from lessonkit.convert.imatrix import ImportanceMatrix, read_imatrix
 from lessonkit.convert.layer_results import FinishedLayers
@@ -34,13 +35,11 @@ from lessonkit.files.atomic import check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
 from lessonkit.files.checkpoint import read_json
 from lessonkit.files.difference import same_bytes
-from lessonkit.files.dtypes import FLOATS, Array, bytes_of, cast, pieces, to_float32
+from lessonkit.files.dtypes import FLOATS, Array, bytes_of
 from lessonkit.files.foreign import GGUF
 from lessonkit.files.gguf import aligned, encode_gguf_header
 from lessonkit.files.gguf_parts import GgufPart, cut, part_paths
 from lessonkit.files.safetensors import TensorInfo
-from lessonkit.formats.ggml import block_format, decode, encode, row_bytes
-from lessonkit.formats.threads import share_out
 from lessonkit.llama.configs import read_sizes
 from lessonkit.llama.gguf_metadata import (
     FILE_TYPES,
@@ -54,7 +53,6 @@ from lessonkit.llama.layout import EMBEDDING, HEAD, is_recomputed, pairs
 from lessonkit.llama.shape import LlamaShape
 
 OUTTYPES = ("auto", "f32", "f16", "bf16", *MIXES)
-_PIECE = 1 << 17  # values looked at at a time
 
 
 @dataclass(frozen=True)
@@ -289,54 +287,6 @@ def choose_types(
     return [TensorInfo(info.name, kind(info), info.shape) for info in ordered]
 
 
-def encode_tensor(bits: Array, dtype: str, info: TensorInfo, importance: Array | None) -> Array:
-    """A tensor's bits in the type that `info` names; blocks as uint8 [rows, bytes of a row].
-
-    `bits` are F32, F16 or BF16, in `info`'s shape and in any order of rows. Raises LessonkitError
-    where a value overflows or cannot be encoded; it names the tensor.
-    """
-    if info.dtype in FLOATS:
-        result = cast(bits, dtype, info.dtype)
-        if info.dtype == "F16" and dtype != "F16":
-            _require_no_overflow(bits, dtype, result, info)
-        return result
-    rows = bits.reshape(-1, bits.shape[-1])
-    out = np.empty((len(rows), row_bytes(rows.shape[1], info.dtype)), np.uint8)
-
-    def encode_rows(start: int, stop: int) -> None:
-        try:
-            values = to_float32(rows[start:stop], dtype)
-            out[start:stop] = encode(values, info.dtype, importance, first_row=start)
-        except LessonkitError as error:
-            raise LessonkitError(
-                error.what, where=f"{info.name}: {error.where}", remedy=error.remedy
-            ) from error
-
-    share_out(encode_rows, _pieces_of(rows, info.dtype))
-    return out
-
-
-def _pieces_of(rows: Array, kind: str) -> list[tuple[int, int]]:
-    """Rows to work on at a time: what is made of them on the way shall stay in a cache."""
-    return pieces(len(rows), max(1, block_format(kind).piece // rows.shape[1]))
-
-
-def relative_error(bits: Array, dtype: str, encoded: Array, kind: str) -> float:
-    """rms(decoded - original) / rms(original), summed in float64."""
-    rows = bits.reshape(-1, bits.shape[-1])
-    sums: dict[int, list[float]] = {}
-
-    def add_up(start: int, stop: int) -> None:
-        x = to_float32(rows[start:stop], dtype)
-        error = decode(encoded[start:stop], kind)
-        error -= x
-        sums[start] = [float(np.sum(each * each, dtype=np.float64)) for each in (error, x)]
-
-    share_out(add_up, _pieces_of(rows, kind))
-    wrong, total = (sum(each) for each in zip(*(sums[at] for at in sorted(sums)), strict=True))
-    return float(np.sqrt(wrong / total)) if total else 0.0
-
-
 def _record(passage: FilePassage, name: str, read: Read, info: TensorInfo, result: Array) -> None:
     """What became of a tensor; rows are still where they were."""
     if info.dtype == read.dtype:
@@ -455,22 +405,4 @@ def _require_fit(importance: ImportanceMatrix, plan: GgufPlan) -> None:
                 + (f"{shapes[name][-1]}." if name in shapes else "no such tensor."),
                 where=importance.name,
                 remedy="Measure one on this model: lessonkit imatrix.",
-            )
-
-
-def _require_no_overflow(bits: Array, dtype: str, result: Array, info: TensorInfo) -> None:
-    flat, rounded = bits.reshape(-1), result.reshape(-1)
-    for start in range(0, flat.size, _PIECE):
-        part = rounded[start : start + _PIECE]
-        exponents = part.view(np.uint16) & np.uint16(0x7C00)
-        if exponents.max(initial=0) < 0x7C00:
-            continue  # neither infinite nor NaN
-        values = to_float32(flat[start : start + _PIECE], dtype)
-        lost = np.isinf(part) & np.isfinite(values)
-        if lost.any():
-            at = int(lost.argmax())
-            raise LessonkitError(
-                f"{info.name} holds {values[at]:g}, which F16 cannot: it would become infinite.",
-                where=f"{info.name}, value {start + at:,}",
-                remedy="Use bf16 or f32, or keep the source's own type: auto.",
             )

@@ -1,9 +1,9 @@
 """llama.cpp itself, built from the source package of llama-cpp-python, with its Python bindings.
 
-``python tests/interop/llama_cpp_library.py`` builds the library ``llama`` and some programs of the
-sources that ``ggml_library.py`` fetches, into ``.interop/llama-cpp``: about five minutes on two
-cores. The bindings are the package's own Python files, which are told where the library lies; the
-one package that they need and the course has not, diskcache, is put beside it.
+``python tests/interop/llama_cpp_library.py`` builds the library ``llama`` and the programs named
+below, of the sources that ``ggml_library.py`` fetches, into ``.interop/llama-cpp``: some minutes.
+The bindings are the package's own Python files, which are told where the library lies; the one
+package that they need and the course has not, diskcache, is put beside it.
 """
 
 from __future__ import annotations

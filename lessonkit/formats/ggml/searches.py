@@ -138,8 +138,8 @@ def qkx(
     low = np.where(lowest > 0, F(0), lowest)
     flat = high == low
     sum_w, sum_x = ordered_sum(weights), ordered_sum(weights * x)
-    # Four arrays of this size, and one more for the sums: a cache must hold them.
-    shifted, code, product = x - low, np.empty_like(x), np.empty_like(x)
+    # Few arrays of this size, used again and again: a cache must hold them.
+    shifted, (code, product, square) = x - low, (np.empty_like(x) for _ in range(3))
 
     def spans(low: np.ndarray, at: np.ndarray | slice = np.s_[:]) -> tuple[np.ndarray, bool]:
         """Return max - min, 1 for groups of one value; and whether their codes stay near `top`."""
@@ -175,7 +175,6 @@ def qkx(
     scale = 1 / chosen
     round_to_codes(chosen, near)
     best = error(scale, low)
-    square = np.empty_like(x)
     for k in range(steps + 1):
         inverse = (F(first) + F(step) * F(k) + F(top)) / span
         round_to_codes(inverse, near)
