@@ -147,7 +147,7 @@ def compare_outputs(options: argparse.Namespace, folder: Path) -> None:
         }
     }
     if (folder / "lessonkit.pt").is_file():
-        found["lessonkit"] = torch.load(folder / "lessonkit.pt")
+        found["lessonkit"] = torch.load(folder / "lessonkit.pt", weights_only=True)
     if (folder / "GPTQModel").is_dir():
         theirs = UnpackedCheckpoint(folder / "GPTQModel")
         found["GPTQModel"] = {name: theirs.tensor(name) for name in theirs.names()}

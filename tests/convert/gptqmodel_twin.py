@@ -1,6 +1,6 @@
 """GPTQModel quantises a model on given tokens, in a process of its own: `quantised_by_gptqmodel`.
 
-python -m tests.convert.gptqmodel_twin SOURCE OUT IDS.pt gptq|awq
+python -m tests.convert.gptqmodel_twin SOURCE OUT IDS.pt gptq|awq BITS
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import torch
 import lessonkit
 
 
-def quantised_by_gptqmodel(source: Path, out: Path, ids: torch.Tensor, method: str) -> Path:
-    """4 bits, groups of 128; symmetric, with its default order, for GPTQ. Returns `out`."""
+def quantised_by_gptqmodel(
+    source: Path, out: Path, ids: torch.Tensor, method: str, bits: int = 4
+) -> Path:
+    """Groups of 128; symmetric, with its default order, for GPTQ. Returns `out`."""
     torch.save(ids, out.with_suffix(".pt"))
     done = subprocess.run(
         [sys.executable, "-m", "tests.convert.gptqmodel_twin", source, out,
-         out.with_suffix(".pt"), method],
+         out.with_suffix(".pt"), method, str(bits)],
         env={
             **os.environ,
             "PYTHONPATH": str(Path(lessonkit.__file__).parents[1]),
@@ -34,11 +36,12 @@ def quantised_by_gptqmodel(source: Path, out: Path, ids: torch.Tensor, method: s
     return out
 
 
-def main(source: str, out: str, ids_file: str, method: str) -> None:
+def main(source: str, out: str, ids_file: str, method: str, bits: str) -> None:
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
     ids = torch.load(ids_file, weights_only=True)
-    common = {"bits": 4, "group_size": 128, "offload_to_disk": False, "pack_impl": "original"}
+    common = {"group_size": 128, "offload_to_disk": False, "pack_impl": "original"}
+    common["bits"] = int(bits)
     if method == "gptq":
         config = QuantizeConfig(sym=True, **common)
         assert config.act_group_aware and not config.desc_act
