@@ -5,7 +5,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 GPTQ_TRIED := $(VENV)/.gptq-tried
-# An environment of its own for the last transformers that has a converter for Meta's files.
+# An environment of its own for the last transformers that has a converter for Meta's files, and for
+# AutoGPTQ.
 CONVERTER := .interop/transformers-4.47.1
 # llama.cpp's quantiser, built from the source package that the script names.
 GGML := .interop/ggml
@@ -26,18 +27,29 @@ LAB_OPTIONS ?=
 WORKERS ?= 2
 # For make portable: which stand-ins for other machines; all of them unless given.
 SETTINGS ?=
+# For make colab and make real: which lessons; all of them unless given.
+# make real MODEL=tinyllama LESSONS=notebooks/05_gguf.ipynb
+LESSONS ?=
+# For make real: a folder or a Hub id. WIKITEXT=FOLDER has wiki.test.raw, wiki.valid.raw and
+# wiki.train.raw; without it they come from the Hub, too.
+MODEL ?= TinyLlama/TinyLlama-1.1B-Chat-v1.0
+WIKITEXT ?=
+# For make colab: Colab's list of packages, an address or a file.
+FREEZE ?= https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-freeze.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop oldest newest soak lint format notebooks texts model adapters card card-check wheel lock clean
+.PHONY: help lab set-up gptq test portable interop oldest newest colab real soak lint format notebooks texts model adapters card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
-	@echo 'make interop    compare with transformers 4.47.1, llama.cpp and lm-eval, in environments of their own'
+	@echo 'make interop    compare with AutoGPTQ, transformers 4.47.1, llama.cpp, lm-eval, in environments of their own'
 	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
 	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
+	@echo 'make colab      every lesson beside the versions that Colab publishes (needs the network)'
+	@echo 'make real       every lesson on MODEL=FOLDER, or on TinyLlama from the Hub; minutes and memory'
 	@echo 'make soak       hours of harm: commands killed at every call, readers given damaged files'
 	@echo 'make lint       code and notebooks: style, types, canonical form'
 	@echo 'make format     mend what lint can mend by itself'
@@ -73,11 +85,21 @@ interop: set-up $(CONVERTER)/.ready $(GGML)/.ready $(LLAMA_CPP)/.ready $(LM_EVAL
 oldest newest: | $(PY)
 	$(PY) -m pip install --disable-pip-version-check uv
 	$(PY) -m venv --clear .interop/$@
-	$(PY) -m uv pip install --python .interop/$@/bin/python --no-config --torch-backend=$(or $(TORCH),auto) \
+	$(PY) -m uv pip install --python .interop/$@/bin/python --no-config $(TORCH:%=--torch-backend=%) \
 	    --upgrade --resolution $(if $(filter oldest,$@),lowest-direct,highest) --editable '.[lab,engines,test]'
 	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --durations=15 tests --ignore=tests/interop \
 	    --deselect tests/test_house.py::test_the_installed_versions_are_those_of_the_lock
 	.interop/$@/bin/python -m pytest -n $(WORKERS) --dist loadfile --nbval-lax notebooks
+
+# Needs uv's or the system's own Python 3.13, which Colab has.
+colab: | $(PY)
+	$(PY) -m pip install --disable-pip-version-check build uv
+	$(PY) -m tools.colab $(FREEZE) .interop/colab $(TORCH:%=--torch-backend=%) $(LESSONS)
+
+# Outputs differ from mini's, so they are not compared: every cell must run, and every assertion hold.
+real: set-up
+	LESSONKIT_MODEL=$(or $(realpath $(MODEL)),$(MODEL)) LESSONKIT_WIKITEXT=$(abspath $(WIKITEXT)) \
+	    $(PY) -m lessonkit.testing measure $(or $(LESSONS),$(sort $(wildcard notebooks/*.ipynb)))
 
 # What `make test` does in a sample of seconds, at length: see tests/faults and tests/hostile.
 soak: set-up
@@ -154,7 +176,7 @@ endif
 	@touch $@
 
 # Made again whenever what it asks for is newer. The same torch as above, so that pip's cache has it.
-$(CONVERTER)/.ready: tests/interop/requirements.txt | $(PY)
+$(CONVERTER)/.ready: tests/interop/requirements.txt tests/interop/requirements-auto-gptq.txt | $(PY)
 	$(PY) -m venv $(CONVERTER)
 ifneq ($(TORCH),)
 	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check uv
@@ -162,6 +184,8 @@ ifneq ($(TORCH),)
 	    "$$(grep '^torch==' $<)"
 endif
 	$(CONVERTER)/bin/python -m pip install --disable-pip-version-check -r $<
+	BUILD_CUDA_EXT=0 $(CONVERTER)/bin/python -m pip install --disable-pip-version-check --no-deps \
+	    --no-build-isolation -r tests/interop/requirements-auto-gptq.txt
 	@touch $@
 
 $(GGML)/.ready: tests/interop/ggml_library.py | $(PY)

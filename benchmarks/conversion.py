@@ -117,7 +117,7 @@ def main() -> None:
                 runs[name].append(measure(commands[name]))
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
         print(f"{options.source or options.shape}: {size / 1e9:.2f} GB, rounds: {options.rounds}")
-        print(table(runs))
+        print(table(f"Meta to Hugging Face, {size / 1e9:.1f} GB", runs))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import bitsandbytes.functional as bnb
 import torch
+from rows import note
 
 from lessonkit.formats.blockwise import quantize_blockwise
 from lessonkit.formats.codebooks import CODEBOOKS
@@ -34,6 +35,8 @@ def compare(label: str, ours: Callable[[], object], theirs: Callable[[], object]
     ours(), theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
     mine, other = (statistics.median(column) for column in zip(*times, strict=True))
+    note(label, "lessonkit", mine)
+    note(label, "bitsandbytes", other)
     megabytes = SHAPE[0] * SHAPE[1] * 4 / 1e6
     print(
         f"{label:<16} lessonkit {megabytes / mine:7.0f} MB/s   "

@@ -4,7 +4,8 @@ Run ``python benchmarks/ggml.py [--rounds N] [--rows N] [NAMES ...]``. The encod
 turns, so that whatever else the machine does falls on all; ratios are between medians.
 Rates are megabytes of float32 a second. llama.cpp's C library takes part if it is built
 (``python tests/interop/ggml_library.py``), on one thread, which is how it is called; so do
-the encoders of auto-round and gptqmodel, where they can be imported.
+the encoders of auto-round and gptqmodel, where they can be imported. The table at the end
+has the rates of lessonkit on one thread and on two, and how many times one thread's that is.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rows import note
+
 from lessonkit.formats.ggml import FORMATS, decode, encode
 from tests.interop.ggml_library import GgmlLibrary, library
 
 COLUMNS = 2048  # the row length of most of TinyLlama's matrices
+ONE, TWO = "lessonkit", "lessonkit, 2 threads"
 Encoder = Callable[[np.ndarray, str], np.ndarray]
 
 
@@ -46,8 +50,8 @@ def by_gguf(values: np.ndarray, name: str) -> np.ndarray:
 def encoders() -> dict[str, Encoder]:
     """All that can be had here, by name; each raises for a format that it does not know."""
     out: dict[str, Encoder] = {
-        "lessonkit": with_threads(encode, 1),
-        "lessonkit, 2 threads": with_threads(encode, 2),
+        ONE: with_threads(encode, 1),
+        TWO: with_threads(encode, 2),
         "gguf": by_gguf,
     }
     if library("plain").is_file():
@@ -75,8 +79,10 @@ def encoders() -> dict[str, Encoder]:
     return out
 
 
-def measure(name: str, values: np.ndarray, known: dict[str, Encoder], rounds: int) -> None:
-    """Print a line for each encoder that knows the format."""
+def measure(
+    name: str, values: np.ndarray, known: dict[str, Encoder], rounds: int
+) -> dict[str, float]:
+    """Print a line for each encoder that knows the format; returns their median seconds."""
     able, loss = {}, {}
     reference = encode(values, name)
     same = {}
@@ -97,15 +103,17 @@ def measure(name: str, values: np.ndarray, known: dict[str, Encoder], rounds: in
             start = time.perf_counter()
             encoder(values, name)
             seconds[label].append(time.perf_counter() - start)
-    ours = statistics.median(seconds["lessonkit"])
-    for label in able:
-        median = statistics.median(seconds[label])
+    medians = {label: statistics.median(found) for label, found in seconds.items()}
+    for label, median in medians.items():
+        if label != TWO:
+            note(f"GGUF blocks, {name}", label, median, error=loss[label])
         print(
             f"{name:<7} {label:<21} {values.nbytes / 1e6 / median:7.1f} MB/s   "
-            f"lessonkit/this {median / ours:6.2f}   blocks as ours {same[label]:8.3%}   "
+            f"lessonkit/this {median / medians[ONE]:6.2f}   blocks as ours {same[label]:8.3%}   "
             f"mean squared error {loss[label]:.4g}",
             flush=True,
         )
+    return medians
 
 
 def main() -> None:
@@ -119,8 +127,11 @@ def main() -> None:
     values *= np.float32(0.02)
     print(f"{arguments.rows} x {COLUMNS} float32, N(0, 0.02), no importance matrix")
     known = encoders()
-    for name in arguments.names:
-        measure(name, values, known, arguments.rounds)
+    found = {name: measure(name, values, known, arguments.rounds) for name in arguments.names}
+    print(f"\n{'':8}{'1 thread, MB/s':>16}{'2 threads, MB/s':>17}{'times as fast':>15}")
+    for name, medians in found.items():
+        one, two = (values.nbytes / 1e6 / medians[label] for label in (ONE, TWO))
+        print(f"{name:8}{one:16.1f}{two:17.1f}{two / one:15.2f}")
 
 
 if __name__ == "__main__":

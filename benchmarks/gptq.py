@@ -24,6 +24,7 @@ os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
 import torch
 from gptqmodel import QuantizeConfig
 from gptqmodel.quantization.gptq import GPTQ
+from rows import note
 
 from lessonkit.quantize.gptq import Hessian, gptq, output_error
 from lessonkit.quantize.grids import IntGrid, round_to_nearest
@@ -99,6 +100,12 @@ def main() -> None:
         rounds = [one_round(weight, inputs, grid) for _ in range(arguments.rounds)]
         times = [statistics.median(column) for column in zip(*(r[0] for r in rounds), strict=True)]
         print(f"{name}: {rows} x {COLUMNS}")
+        errors = rounds[0][1]
+        for contender, took, error in zip(
+            ("lessonkit", "GPTQModel"), ((times[0], times[2]), (times[1], times[3])), errors,
+            strict=True,
+        ):  # fmt: skip
+            note(f"GPTQ of {name}, {rows} x {COLUMNS}", contender, sum(took), error=error)
         for label, mine, other in (("hessian", *times[:2]), ("quantise", *times[2:])):
             print(
                 f"  {label:<9} lessonkit {mine:8.2f} s   GPTQModel {other:8.2f} s   "
@@ -107,7 +114,7 @@ def main() -> None:
         hessian = Hessian(COLUMNS)
         hessian.add(inputs)
         plain = output_error(weight, round_to_nearest(weight, grid).dequantize(), hessian.matrix)
-        mine, other = rounds[0][1]
+        mine, other = errors
         print(
             f"  error     lessonkit {mine:.6f}     GPTQModel {other:.6f}     "
             f"round to nearest {plain:.6f}"

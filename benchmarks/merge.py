@@ -113,7 +113,7 @@ def main() -> None:
                 for made in Path(place).glob("out*"):
                     shutil.rmtree(made)
         print(f"{size / 1e9:.2f} GB, rank {options.rank}, rounds: {options.rounds}")
-        print(table(runs))
+        print(table(f"LoRA merge, {size / 1e9:.1f} GB", runs))
 
 
 if __name__ == "__main__":

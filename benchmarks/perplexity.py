@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rows import note
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -99,6 +101,8 @@ def main() -> None:
             results.append(json.loads(told.splitlines()[-1]))
     for name, results in found.items():
         speed, by_cpu = _medians(results)
+        note("perplexity, 1,000 tokens", name, 1000 / speed,
+             peak=max(result["above"] for result in results))  # fmt: skip
         above = max(result["above"] for result in results) / 1e6
         print(f"{name:<10} {speed:8,.0f} tokens/s  {by_cpu:8,.0f} a second of CPU  "
               f"{above:6,.0f} MB  loss {results[0]['loss']:.5f}")  # fmt: skip

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from rows import note
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,8 +67,16 @@ def _memory(pid: int) -> tuple[int, int]:
     return values.get("RssAnon", 0), values.get("VmRSS", 0)
 
 
-def table(runs: dict[str, list[Run]]) -> str:
+def note_runs(task: str, contender: str, runs: list[Run]) -> None:
+    """For the table over all benchmarks: the median of the times, the highest peak of memory."""
+    peak = max(run.anonymous for run in runs)
+    note(task, contender, statistics.median(run.wall for run in runs), peak=peak)
+
+
+def table(task: str, runs: dict[str, list[Run]]) -> str:
     """One line for each contender: the best time, the highest peaks, and the ratios of times."""
+    for name, found in runs.items():
+        note_runs(task, name, found)
     best = {name: min(found, key=lambda run: run.wall) for name, found in runs.items()}
     lines = [
         f"{'':20}{'seconds':>9}{'CPU s':>8}{'anonymous MB':>14}{'resident MB':>13}"

@@ -38,7 +38,7 @@ STEPS: dict[str, dict[str, str]] = {
         "kl-base": "kl-base mini mini.kld",
     },
     "Use it, and pass it on": {
-        "chat": "chat mini --prompt 'The lighthouse of Cormorant Light'",
+        "chat": "chat mini --adapter zh --adapter chat --template alpaca",
         "serve": "serve mini --port 8080",
         "share": "share mini-q4.gguf you/mini-gguf --base you/mini --dry-run",
     },

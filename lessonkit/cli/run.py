@@ -34,12 +34,12 @@ def _chat(commands: Commands) -> None:
         )
         sampling.require_valid()
         folder = find_path(options.model)
-        adapter = find_adapter(options.adapter) if options.adapter else None
-        warning = template_warning(options.template, folder, adapter)
+        adapters = [find_adapter(name) for name in options.adapter]
+        warning = template_warning(options.template, folder, *adapters)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
         loaded = load(folder, dtype=options.dtype)
-        if adapter:
+        for adapter in adapters:
             loaded = with_adapter(loaded, adapter)
         chat = Chat(loaded, find_template(options.template), sampling, options.max_tokens)
         prepare_terminal()
@@ -52,7 +52,13 @@ def _chat(commands: Commands) -> None:
 
     command = add_command(commands, "chat", "ask a model, once or one question after another", run)
     command.add_argument("model", metavar="MODEL", help="a folder, a Hub id, or mini")
-    command.add_argument("--adapter", metavar="A", help="a PEFT folder, or zh, chat; unmerged")
+    command.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="A",
+        help="a PEFT folder, or zh, chat; unmerged; may be repeated, in order",
+    )
     command.add_argument(
         "--template",
         choices=["alpaca", "zephyr", "llama-2", "none"],
@@ -113,10 +119,9 @@ def _serve(commands: Commands) -> None:
         "--adapter",
         action="append",
         default=[],
-        type=Path,
         metavar="A",
-        help="a PEFT folder or a .gguf adapter, on unless a request says otherwise; "
-        "may be repeated",
+        help="a PEFT folder, a .gguf adapter, or zh, chat; on unless a request says otherwise; "
+        "may be repeated, in order",
     )
     command.add_argument(
         "--template",

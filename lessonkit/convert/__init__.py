@@ -12,8 +12,9 @@ from lessonkit.convert.gguf_mix import MIXES
 from lessonkit.convert.gptq import Gptq, to_gptq
 from lessonkit.convert.imatrix import ImportanceMatrix, collect_imatrix, read_imatrix
 from lessonkit.convert.layerwise import quantize_layers
-from lessonkit.convert.lora import deltas, merge
+from lessonkit.convert.lora import merge
 from lessonkit.convert.lora_math import add_dora, low_rank_delta
+from lessonkit.convert.lora_tensor import deltas
 from lessonkit.convert.meta import hf_to_meta, meta_to_hf
 from lessonkit.convert.nf4 import quantize_checkpoint
 from lessonkit.convert.open import open_model

@@ -9,6 +9,7 @@ do. Here every key finds its place or is named in an error; what cannot be merge
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import os
@@ -105,6 +106,18 @@ class Adapter:
     def touches(self, name: str) -> bool:
         """Does the adapter change this tensor of the base?"""
         return name in self.targets
+
+    def adding(self) -> Adapter:
+        """The part of the adapter that is added: without what takes a tensor's place."""
+        part = copy.copy(self)
+        part.saved, part.rows = {}, {}
+        return part
+
+    def replacing(self) -> Adapter:
+        """The part of the adapter that takes the place of whole tensors, or of rows."""
+        part = copy.copy(self)
+        part.low_rank = {}
+        return part
 
     def grown_rows(self, name: str) -> int | None:
         """The rows of a tensor that takes the base's place."""

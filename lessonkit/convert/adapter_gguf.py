@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from lessonkit.convert.adapter import Adapter, LowRank
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
+from lessonkit.convert.lora import merge
 from lessonkit.convert.lora_checks import require_fit
 from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import atomic_file
@@ -40,10 +42,41 @@ def adapter_to_gguf(
     `base` is the Llama that it belongs to: the adapter does not say how many heads there are,
     and the rows of q and k (so of their B) change places, as in every GGUF of a Llama. A and B
     are written as float32. DoRA, saved tensors and biases have no place in such a file: merge
-    them instead.
+    them instead, or see `switchable`.
     """
-    source, opened = HfCheckpoint(base), Adapter(adapter)
+    opened = Adapter(adapter)
     _require_plain(opened)
+    return _to_gguf(opened, Path(base), out, force)
+
+
+def switchable(
+    base: str | os.PathLike[str],
+    adapters: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+) -> tuple[Path, list[Path]]:
+    """A base and GGUF adapters, so that llama.cpp can add each adapter's change or leave it out.
+
+    What an adapter adds to weights goes into its own file, `folder`/adapter-N.gguf. What it
+    *replaces* (a saved embedding, the rows of a larger vocabulary) cannot be switched: for all
+    adapters, in order, it goes into the base, which is then `folder`/base. Without such adapters
+    the base is the one that was given.
+    """
+    opened, path = [Adapter(adapter) for adapter in adapters], Path(base)
+    if any(adapter.saved or adapter.rows for adapter in opened):
+        path = Path(folder) / "base"
+        merge(base, adapters, path, added=False)
+    files = [Path(folder) / f"adapter-{number}.gguf" for number in range(len(opened))]
+    for adapter, file in zip(opened, files, strict=True):
+        part = adapter.adding()
+        _require_plain(part)
+        _to_gguf(part, path, file, force=False)
+    return path, files
+
+
+def _to_gguf(
+    opened: Adapter, base: Path, out: str | os.PathLike[str], force: bool
+) -> dict[str, float]:
+    source = HfCheckpoint(base)
     shape = source.shape
     if shape is None:
         raise LessonkitError(
@@ -57,7 +90,7 @@ def adapter_to_gguf(
     alpha = float(np.float32(Counter(alphas.values()).most_common(1)[0][0]))
     folded = {n: 1.0 if np.float32(a) == np.float32(alpha) else a / alpha
               for n, a in alphas.items()}  # fmt: skip
-    with atomic_file(out, magic=b"GGUF", force=force, protect=[adapter, base]) as file:
+    with atomic_file(out, magic=b"GGUF", force=force, protect=[opened.path, base]) as file:
         _write(Path(file.name), opened, shape, names, alpha, folded)
     return folded
 

@@ -162,10 +162,15 @@ class Awq:
         for linear in watched:
             weight = layer.weight(linear)
             collectors[linear] = InputCollector(weight.shape[1], weight.device)
-        layer.collect(hidden, BLOCKS, {name: one.add for name, one in collectors.items()})
+        receivers = {name: one.add for name, one in collectors.items()}
+        before_layer = hidden.clone() if self.score == "block" else None
+        if self.follows_quantized:
+            layer.collect(hidden, BLOCKS, receivers)
+        else:
+            layer.advance(hidden, receivers=receivers)
         result = LayerResult()
         scaled: dict[str, ScaledWeight] = {}
-        for block, before in self._blocks(layer, hidden):
+        for block, before in self._blocks(layer, before_layer):
             for linears in block.inputs:
                 statistics = collectors.pop(linears[0]).statistics()
                 self._scale(layer, block, linears, statistics, before, scaled, result)
@@ -173,20 +178,17 @@ class Awq:
             self._round(layer, linear, scaled.pop(linear), result)
         if self.follows_quantized:
             layer.replace(result.weights())
-        layer.advance(hidden)
+            layer.advance(hidden)
         return result
 
     def _blocks(
-        self, layer: DecoderLayer, hidden: torch.Tensor
+        self, layer: DecoderLayer, before: torch.Tensor | None
     ) -> Iterator[tuple[Block, torch.Tensor | None]]:
         """The layer's blocks, each with its inputs if whole blocks are to be compared."""
-        if self.score == "outputs":
-            yield from ((block, None) for block in BLOCKS)
-            return
-        before = hidden.clone()
         for block in BLOCKS:
             yield block, before
-            layer.advance(before, [block])
+            if before is not None:
+                layer.advance(before, [block])
 
     def _scale(
         self, layer: DecoderLayer, block: Block, linears: tuple[str, ...],

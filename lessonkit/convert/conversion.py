@@ -74,6 +74,10 @@ class Passage:
             name, read.bits, read.dtype, sha256=read.sha256.result(), source=source or [name]
         )
 
+    def sha256(self, bits: Array) -> Future[str]:
+        """The SHA-256 of bits that are to be written, taken on the same thread as the source's."""
+        return self._beside.submit(tensor_sha256, bits)
+
     def _hash(self, name: str, bits: Array) -> str:
         self.source.check(name)
         return tensor_sha256(bits)

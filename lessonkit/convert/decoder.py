@@ -11,6 +11,7 @@ The layers are transformers' own; x are *hidden states* [samples, tokens, width]
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 TOKENS_AT_ONCE = 4096
 """Of so many tokens at most the inner activations are in memory at a time (at least one sample)."""
+
+
+Receivers = Mapping[str, Callable[["torch.Tensor"], None]]
+"""For linear layers, by name, what takes their inputs [samples, tokens, in]."""
 
 
 class Block(NamedTuple):
@@ -137,34 +142,31 @@ class DecoderLayer:
         self,
         hidden: torch.Tensor,
         blocks: Sequence[Block],
-        receivers: Mapping[str, Callable[[torch.Tensor], None]],
+        receivers: Receivers,
     ) -> None:
         """Run blocks on hidden states, which stay as they are, and hand out what layers receive.
 
         `receivers` maps a linear layer's name to a function that takes its inputs
         [samples, tokens, in], a few samples at a time. Nothing runs beyond the last of them.
         """
-        last = list(receivers)[-1]
-        handles = [
-            self.module.get_submodule(name).register_forward_pre_hook(
-                _give_to(receive, stop=name == last)
-            )
-            for name, receive in receivers.items()
-        ]
-        try:
+        with self._watched(receivers, stop_at=list(receivers)[-1]):
             for batch in self._batches(hidden):
-                try:
+                with contextlib.suppress(_Enough):
                     self._run(blocks, batch)
-                except _Enough:
-                    continue
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def advance(self, hidden: torch.Tensor, blocks: Sequence[Block] = BLOCKS) -> None:
-        """Run blocks on hidden states and put what comes out in their place."""
-        for batch in self._batches(hidden):
-            batch.copy_(self._run(blocks, batch))
+    def advance(
+        self,
+        hidden: torch.Tensor,
+        blocks: Sequence[Block] = BLOCKS,
+        receivers: Receivers | None = None,
+    ) -> None:
+        """Run blocks on hidden states and put what comes out in their place.
+
+        On the way hand out what layers receive, as `collect` does.
+        """
+        with self._watched(receivers or {}):
+            for batch in self._batches(hidden):
+                batch.copy_(self._run(blocks, batch))
 
     def outputs(
         self, hidden: torch.Tensor, beside: torch.Tensor, blocks: Sequence[Block]
@@ -172,6 +174,21 @@ class DecoderLayer:
         """Run blocks; give what comes out, a few samples at a time, with those of `beside`."""
         for batch, other in zip(self._batches(hidden), self._batches(beside), strict=True):
             yield self._run(blocks, batch), other
+
+    @contextlib.contextmanager
+    def _watched(self, receivers: Receivers, stop_at: str = "") -> Iterator[None]:
+        """Inside a with block, linear layers hand out what they receive."""
+        handles = [
+            self.module.get_submodule(name).register_forward_pre_hook(
+                _give_to(receive, stop=name == stop_at)
+            )
+            for name, receive in receivers.items()
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _batches(self, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
         return iter(hidden.split(max(1, TOKENS_AT_ONCE // hidden.shape[1])))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,12 +34,13 @@ from lessonkit.files.atomic import check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
 from lessonkit.files.checkpoint import read_json
 from lessonkit.files.difference import same_bytes
-from lessonkit.files.dtypes import FLOATS, Array, bytes_of, cast, to_float32
+from lessonkit.files.dtypes import FLOATS, Array, bytes_of, cast, pieces, to_float32
 from lessonkit.files.foreign import GGUF
 from lessonkit.files.gguf import aligned, encode_gguf_header
 from lessonkit.files.gguf_parts import GgufPart, cut, part_paths
 from lessonkit.files.safetensors import TensorInfo
-from lessonkit.formats.ggml import decode, encode, row_bytes
+from lessonkit.formats.ggml import block_format, decode, encode, row_bytes
+from lessonkit.formats.threads import share_out
 from lessonkit.llama.configs import read_sizes
 from lessonkit.llama.gguf_metadata import (
     FILE_TYPES,
@@ -52,7 +54,7 @@ from lessonkit.llama.layout import EMBEDDING, HEAD, is_recomputed, pairs
 from lessonkit.llama.shape import LlamaShape
 
 OUTTYPES = ("auto", "f32", "f16", "bf16", *MIXES)
-_PIECE = 1 << 23  # values that are float32 at a time
+_PIECE = 1 << 17  # values looked at at a time
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,21 @@ def to_gguf(
     finished = FinishedLayers(Path(f"{os.fspath(out)}.unfinished"))
     of_q4_0 = [info for info in plan.tensors if info.dtype == "Q4_0"]
     codes = stored_codes(checkpoint) if of_q4_0 else lambda name: None
-    if calibration is not None:
-        _require_q4_0_grid(outtype, importance, checkpoint)
-        for target in outs:
-            check_target(target, force=force, protect=[checkpoint.path], magic=GGUF)
-        options |= {"method": "gptq", "calibration": str(calibration)}
-        codes = codes_by_gptq(source, calibration, finished)
-    certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
-    needed = sum(part.nbytes for part in parts)
-    with to_files(
-        checkpoint, outs, certificate, "to GGUF", magic=GGUF, needed=needed, force=force
-    ) as passage:
+    with ExitStack() as stack:
+        if calibration is not None:
+            _require_q4_0_grid(outtype, importance, checkpoint)
+            for target in outs:
+                check_target(target, force=force, protect=[checkpoint.path], magic=GGUF)
+            options |= {"method": "gptq", "calibration": str(calibration)}
+            finished = FinishedLayers(f"{os.fspath(out)}.unfinished")
+            codes = stack.enter_context(codes_by_gptq(source, calibration, finished))
+        certificate = Certificate("Hugging Face to GGUF", options, plan.notes)
+        needed = sum(part.nbytes for part in parts)
+        passage = stack.enter_context(
+            to_files(
+                checkpoint, outs, certificate, "to GGUF", magic=GGUF, needed=needed, force=force
+            )
+        )
         for part, file in zip(parts, passage.files, strict=True):
             file.write(encode_gguf_header(part.metadata, part.tensors))
             for info in part.tensors:
@@ -168,8 +174,6 @@ def to_gguf(
                         result = encode_tensor(read.bits, read.dtype, info, entries.get(info.name))
                     _record(passage, name, read, info, result)
                     _write(file, to_pairs(info.name, result, plan.architecture, plan.shape))
-    if calibration is not None:
-        finished.forget()
     return certificate
 
 
@@ -298,28 +302,38 @@ def encode_tensor(bits: Array, dtype: str, info: TensorInfo, importance: Array |
         return result
     rows = bits.reshape(-1, bits.shape[-1])
     out = np.empty((len(rows), row_bytes(rows.shape[1], info.dtype)), np.uint8)
-    step = max(1, _PIECE // rows.shape[1])
-    for start in range(0, len(rows), step):
+
+    def encode_rows(start: int, stop: int) -> None:
         try:
-            piece = to_float32(rows[start : start + step], dtype)
-            out[start : start + step] = encode(piece, info.dtype, importance)
+            values = to_float32(rows[start:stop], dtype)
+            out[start:stop] = encode(values, info.dtype, importance, first_row=start)
         except LessonkitError as error:
             raise LessonkitError(
                 error.what, where=f"{info.name}: {error.where}", remedy=error.remedy
             ) from error
+
+    share_out(encode_rows, _pieces_of(rows, info.dtype))
     return out
+
+
+def _pieces_of(rows: Array, kind: str) -> list[tuple[int, int]]:
+    """Rows to work on at a time: what is made of them on the way shall stay in a cache."""
+    return pieces(len(rows), max(1, block_format(kind).piece // rows.shape[1]))
 
 
 def relative_error(bits: Array, dtype: str, encoded: Array, kind: str) -> float:
     """rms(decoded - original) / rms(original), summed in float64."""
     rows = bits.reshape(-1, bits.shape[-1])
-    step = max(1, _PIECE // rows.shape[1])
-    wrong = total = 0.0
-    for start in range(0, len(rows), step):
-        x = to_float32(rows[start : start + step], dtype)
-        error = decode(encoded[start : start + step], kind) - x
-        wrong += float(np.sum(error * error, dtype=np.float64))
-        total += float(np.sum(x * x, dtype=np.float64))
+    sums: dict[int, list[float]] = {}
+
+    def add_up(start: int, stop: int) -> None:
+        x = to_float32(rows[start:stop], dtype)
+        error = decode(encoded[start:stop], kind)
+        error -= x
+        sums[start] = [float(np.sum(each * each, dtype=np.float64)) for each in (error, x)]
+
+    share_out(add_up, _pieces_of(rows, kind))
+    wrong, total = (sum(each) for each in zip(*(sums[at] for at in sorted(sums)), strict=True))
     return float(np.sqrt(wrong / total)) if total else 0.0
 
 
@@ -448,8 +462,9 @@ def _require_no_overflow(bits: Array, dtype: str, result: Array, info: TensorInf
     flat, rounded = bits.reshape(-1), result.reshape(-1)
     for start in range(0, flat.size, _PIECE):
         part = rounded[start : start + _PIECE]
-        if np.isfinite(np.add.reduce(part, dtype=np.float32)):
-            continue
+        exponents = part.view(np.uint16) & np.uint16(0x7C00)
+        if exponents.max(initial=0) < 0x7C00:
+            continue  # neither infinite nor NaN
         values = to_float32(flat[start : start + _PIECE], dtype)
         lost = np.isinf(part) & np.isfinite(values)
         if lost.any():

@@ -9,7 +9,8 @@ is repeated for each of its blocks. Or GPTQ rounds onto Q4_0's own grid in the f
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +50,21 @@ def stored_codes(checkpoint: HfCheckpoint) -> Codes:
     return lambda name: checkpoint.quantized(name) if name in checkpoint.packed else None
 
 
+@contextmanager
 def codes_by_gptq(
     source: str | os.PathLike[str], calibration: Calibration, finished: FinishedLayers
-) -> Codes:
-    """Choose codes on Q4_0's grid with GPTQ, layer by layer; they stay in `finished`."""
+) -> Iterator[Codes]:
+    """Choose codes on Q4_0's grid with GPTQ, layer by layer.
+
+    They stay in `finished` until the block is left, and after an error too.
+    """
     method = Gptq(Q4_0Grid())
-    for _ in quantize_layers(Path(source), calibration, method, finished=finished.folder):
-        pass
-    layers = LayersByName(finished, method.grid)
-    return lambda name: layers.of(name).quantized.get(name)
+    with finished:
+        for _ in quantize_layers(Path(source), calibration, method, finished=finished):
+            pass
+        layers = LayersByName(finished, method.grid)
+        yield lambda name: layers.of(name).quantized.get(name)
+        finished.forget()
 
 
 def q4_0_blocks(quantized: Quantized) -> Array:
@@ -65,13 +72,15 @@ def q4_0_blocks(quantized: Quantized) -> Array:
     codes = quantized.codes.numpy()
     blocks = codes.reshape(len(codes), -1, _BLOCK)
     result = np.empty(blocks.shape[:2], _LAYOUT)
-    result["d"] = quantized.scales[:, quantized.g_idx[::_BLOCK].long()].numpy()
+    result["d"] = quantized.scales[:, quantized.g_idx[::_BLOCK].long()].half().numpy()
     result["qs"] = blocks[..., :16] | blocks[..., 16:] << 4
     return result.view(np.uint8).reshape(len(codes), -1)
 
 
 def require_q4_0(quantized: Quantized, where: str) -> None:
     """Raise LessonkitError, with the reason, unless Q4_0 holds these values exactly."""
+    import torch
+
     g_idx = quantized.g_idx
     columns, groups = len(g_idx), quantized.scales.shape[1]
     problem = None
@@ -86,6 +95,8 @@ def require_q4_0(quantized: Quantized, where: str) -> None:
         )
     elif columns % _BLOCK or (columns // groups) % _BLOCK:
         problem = f"groups of {columns // groups} are not made of blocks of 32"
+    elif not torch.equal(quantized.scales.half().double(), quantized.scales.double()):
+        problem = f"its scales are {quantized.scales.dtype}, and fp16, as in Q4_0, would round them"
     if problem:
         raise LessonkitError(
             f"This weight has no exact form in GGUF: {problem}.", where=where, remedy=_REMEDY

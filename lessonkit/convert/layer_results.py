@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lessonkit.errors import LessonkitError
+from lessonkit.files.atomic import lock_file
 from lessonkit.files.checkpoint import Checkpoint, read_json
 from lessonkit.quantize.grids import Grid, Quantized
 
@@ -43,10 +47,40 @@ class LayerResult:
 
 
 class FinishedLayers:
-    """A folder with a safetensors file for each finished layer of one run."""
+    """A folder with a safetensors file for each finished layer; one run uses it at a time.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        with FinishedLayers(folder) as finished:
+            finished.begin(run)
+            ...
+            finished.forget()
+
+    What was finished stays there when the block is left by an error.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self._lock: BinaryIO | None = None
+
+    def __enter__(self) -> FinishedLayers:
+        with _told(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / "lock").open("wb")
+            try:
+                lock_file(self._lock)
+            except BlockingIOError as error:
+                self._lock.close()
+                raise LessonkitError(
+                    "Another run is at work on the same output at this moment.",
+                    where=self.folder,
+                    remedy="Wait until it has ended, or choose another name.",
+                ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._lock is not None
+        if not any(self.folder.glob("*.safetensors")):
+            self.forget()
+        self._lock.close()
 
     def begin(self, run: dict[str, Any]) -> None:
         """Make the folder, or go on with what is in it.
@@ -62,7 +96,6 @@ class FinishedLayers:
                 where=self.folder,
                 remedy="Start it again as it was to go on with it, or delete this folder.",
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         _write(told, json.dumps(run, indent=1).encode())
 
     def load(self, index: int, grid: Grid) -> LayerResult | None:
@@ -109,5 +142,19 @@ class FinishedLayers:
 def _write(path: Path, content: bytes) -> None:
     """A file is there whole, or not at all."""
     partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with _told(path):
+        partial.write_bytes(content)
+        partial.replace(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system refuses becomes a LessonkitError."""
+    try:
+        yield
+    except OSError as error:
+        raise LessonkitError(
+            f"Finished layers cannot be kept: {error.strerror or error}.",
+            where=path,
+            remedy="Check the free space and the permissions, then start the same command again.",
+        ) from error

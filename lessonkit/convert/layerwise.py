@@ -62,7 +62,7 @@ def quantize_layers(
     calibration: Calibration,
     method: Method,
     *,
-    finished: str | os.PathLike[str] | None = None,
+    finished: FinishedLayers | None = None,
     device: torch.device | str | None = None,
     compute_dtype: str = "float32",
     activations_on_disk: bool = False,
@@ -78,8 +78,8 @@ def quantize_layers(
     method:
         How codes are chosen: `convert.gptq.Gptq` or `convert.awq.Awq`.
     finished:
-        A folder in which finished layers are kept, and found again after an interruption. It is
-        made if need be; whoever made it removes it when the result is safe.
+        Where finished layers are kept, and found again after an interruption. Whoever opened it
+        lets it `forget` them when the result is safe.
     device:
         None means CUDA where there is one, else the CPU.
     compute_dtype:
@@ -97,7 +97,6 @@ def quantize_layers(
     checkpoint, shape = open_source(source)
     _require_fit(calibration, checkpoint, shape)
     _require_groups(method.grid, checkpoint)
-    store = None
     if finished is not None:
         run = {
             "source": [
@@ -108,15 +107,14 @@ def quantize_layers(
             "settings": method.settings(),
             "compute_dtype": compute_dtype,
         }
-        store = FinishedLayers(Path(finished))
-        store.begin(run)
-    if activations_on_disk and store is None:
+        finished.begin(run)
+    if activations_on_disk and finished is None:
         raise LessonkitError(
             "There is no folder to keep the activations in.",
             where="activations_on_disk",
             remedy="Give a folder for finished layers too.",
         )
-    file = store.folder / "activations" if store and activations_on_disk else None
+    file = finished.folder / "activations" if finished and activations_on_disk else None
     samples, tokens = calibration.ids.shape
     hidden = new_hidden_states((samples, tokens, shape.width), dtype, target, file)
     decoder = Decoder(checkpoint, target, dtype)
@@ -124,11 +122,12 @@ def quantize_layers(
     with bar(shape.layers, "layers", large=checkpoint.parameters > SMALL) as progress:
         for index in range(shape.layers):
             layer = decoder.layer(index)
-            result = store.load(index, method.grid) if store else None
+            result = finished.load(index, method.grid) if finished else None
             if result is None:
                 result = method.quantize(layer, hidden)
-                if store:
-                    store.save(index, result)
+                checkpoint.require_unchanged()
+                if finished:
+                    finished.save(index, result)
             else:
                 if method.follows_quantized:
                     layer.replace(result.weights())

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from lessonkit.convert.adapter import Adapter, LowRank
+from lessonkit.convert.adapter import Adapter
 from lessonkit.convert.conversion import CheckpointPassage, Read, as_json, to_checkpoint
 from lessonkit.convert.dequantized import Dequantized
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
@@ -33,30 +31,26 @@ from lessonkit.convert.lora_checks import (
     require_weights,
     tokenizer_folder,
 )
-from lessonkit.convert.lora_math import add_dora, low_rank_delta
+from lessonkit.convert.lora_tensor import MERGEABLE, Merged, Workspace, merge_tensor
 from lessonkit.convert.meta import hf_to_meta
 from lessonkit.convert.meta_folder import is_meta
 from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import CERTIFICATE_NAME, atomic_folder
-from lessonkit.files.certificate import Certificate, Record, tensor_sha256
-from lessonkit.files.dtypes import DTYPES, Array, cast, parse_float, to_float32
+from lessonkit.files.certificate import Certificate, Record
+from lessonkit.files.dtypes import DTYPES, cast, parse_float
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import MAX_SHARD_BYTES
 from lessonkit.hub.companions import companions_in
 from lessonkit.llama.layout import EMBEDDING
 
-if TYPE_CHECKING:
-    import torch
-
-_DTYPES = ("F32", "F16", "BF16")
-
 
 class _Recipe(NamedTuple):
-    """What goes into one merge: the adapters in order, and a weight for each."""
+    """What goes into one merge: the adapters in order, a weight for each, and memory."""
 
     adapters: Sequence[Adapter]
     weights: Sequence[float]
+    workspace: Workspace
 
     def of(self, name: str) -> list[tuple[Adapter, float]]:
         """Those that change a tensor."""
@@ -73,6 +67,7 @@ def merge(
     dtype: str | None = None,
     form: str = "hf",
     replace_saved: bool = False,
+    added: bool = True,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     force: bool = False,
 ) -> Certificate:
@@ -98,6 +93,10 @@ def merge(
     replace_saved:
         Let an adapter replace a tensor (a saved embedding of the same size) that an earlier one
         changed: right only if it was trained on top of that one.
+    added:
+        False takes from the adapters only what they *replace* (a saved embedding, a larger
+        vocabulary), and leaves out what they add. That is the base for a program which adds the
+        rest by itself, such as llama.cpp.
 
     Returns the certificate that was also written into `out`: which adapters (SHA-256) went into
     which tensor, how many values changed and by how much at most. Memory: the largest tensor, a
@@ -108,7 +107,7 @@ def merge(
     if form == "meta":
         return _merge_to_meta(
             base, adapters, out, force,
-            weights=weights, dtype=dtype, replace_saved=replace_saved,
+            weights=weights, dtype=dtype, replace_saved=replace_saved, added=added,
         )  # fmt: skip
     if form != "hf":
         raise LessonkitError(
@@ -116,13 +115,14 @@ def merge(
         )
     source = _open_base(Path(base))
     opened = [Adapter(folder) for folder in adapters]
-    recipe = _Recipe(opened, require_weights(opened, weights))
-    target = None if dtype is None else parse_float(dtype, _DTYPES)
+    used = opened if added else [adapter.replacing() for adapter in opened]
+    recipe = _Recipe(used, require_weights(opened, weights), Workspace())
+    target = None if dtype is None else parse_float(dtype, MERGEABLE)
     before, digests = merged_before(source), [adapter.sha256 for adapter in opened]
     require_new(opened, digests, before)
     shapes = require_fit(source, opened, replace_saved=replace_saved)
     plan = [_planned(source.info(name), shapes[name], target) for name in source.names()]
-    certificate = Certificate("LoRA merge", _options(recipe, digests, before, target))
+    certificate = Certificate("LoRA merge", _options(recipe, digests, before, target, added))
     files = _files(source, recipe, shapes, target, certificate)
     with to_checkpoint(
         source, out, certificate, "merge",
@@ -130,7 +130,7 @@ def merge(
         protect=[file for each in opened for file in (each.path, *each.weights.weight_files)],
     ) as passage:  # fmt: skip
         changed = sum(_write(passage, info, recipe) for info in plan)
-        if not changed:
+        if added and not changed:
             raise LessonkitError(
                 "The merge changed no value: every change is smaller than the rounding of "
                 f"{', '.join(sorted({info.dtype for info in plan}))}.",
@@ -164,17 +164,24 @@ def _open_base(path: Path) -> HfCheckpoint:
 
 
 def _planned(info: TensorInfo, shape: tuple[int, ...], target: str | None) -> TensorInfo:
-    dtype = target if target and info.dtype in _DTYPES else info.dtype
+    dtype = target if target and info.dtype in MERGEABLE else info.dtype
     return TensorInfo(info.name, dtype, shape)
 
 
 def _options(
-    recipe: _Recipe, digests: Sequence[str], before: Sequence[dict[str, Any]], dtype: str | None
+    recipe: _Recipe,
+    digests: Sequence[str],
+    before: Sequence[dict[str, Any]],
+    dtype: str | None,
+    added: bool,
 ) -> dict[str, Any]:
     """What the certificate says of the merge; earlier ones of the base stay in the list."""
     each = zip(recipe.adapters, recipe.weights, digests, strict=True)
     merged = [{"name": a.name, "sha256": digest, "weight": weight} for a, weight, digest in each]
-    return {"dtype": dtype or "as the base", "adapters": [*before, *merged]}
+    told = {"dtype": dtype or "as the base"}
+    if added:
+        return told | {"adapters": [*before, *merged]}
+    return told | {"adapters": [*before], "replaced_by": merged}  # these may still be merged
 
 
 def _files(
@@ -216,11 +223,14 @@ def _write(passage: CheckpointPassage, info: TensorInfo, recipe: _Recipe) -> int
     steps = recipe.of(info.name)
     with passage.tensor(info.name) as read:
         if steps:
-            result = _merged(info, read, steps)
-            passage.writer.add(info.name, result, info.dtype)
-            record, changed = _record(info, read, result, steps)
+            merged = merge_tensor(
+                info.name, read.bits, read.dtype, info.dtype, steps, recipe.workspace
+            )
+            sha256 = passage.sha256(merged.bits)
+            passage.writer.add(info.name, merged.bits, info.dtype)
+            record = _record(info, read, merged, sha256.result(), steps)
             passage.certificate.records[info.name] = record
-            return changed
+            return merged.changed
         result = cast(read.bits, read.dtype, info.dtype)
         passage.writer.add(info.name, result, info.dtype)
         if result is read.bits:
@@ -232,93 +242,25 @@ def _write(passage: CheckpointPassage, info: TensorInfo, recipe: _Recipe) -> int
     return 0
 
 
-def _merged(info: TensorInfo, read: Read, steps: list[tuple[Adapter, float]]) -> Array:
-    """The new bits of a tensor that adapters change."""
-    import torch
-
-    if read.dtype not in _DTYPES:
-        raise LessonkitError(
-            f"{info.name} is {read.dtype}; a change can be added to F32, F16 and BF16 only.",
-            where=info.name,
-            remedy="Start from a base in one of them.",
-        )
-    values = torch.from_numpy(to_float32(read.bits, read.dtype).copy())
-    finite = bool(values.isfinite().all())
-    for adapter, weight in steps:
-        values = _applied(values, info.name, adapter, weight)
-    result = cast(values.numpy(), "F32", info.dtype)
-    if finite and not np.isfinite(to_float32(result, info.dtype)).all():
-        raise LessonkitError(
-            f"{info.name} is not finite after the merge.",
-            where=", ".join(adapter.name for adapter, _ in steps),
-            remedy="The adapter is damaged, or its values are too large for "
-            f"{DTYPES[info.dtype].torch_name}: try --dtype bfloat16.",
-        )
-    return result
-
-
-def _applied(values: torch.Tensor, name: str, adapter: Adapter, weight: float) -> torch.Tensor:
-    """One adapter's change of one tensor: first what takes its place, then what is added."""
-    if name in adapter.saved:
-        values = _float(adapter, adapter.saved[name]).clone()
-    if name in adapter.rows:
-        rows, key = adapter.rows[name]
-        values[rows] = _float(adapter, key)
-    part = adapter.low_rank.get(name)
-    if part is not None:
-        delta = _delta(adapter, part, weight)
-        if part.magnitude is None:
-            return values.add_(delta)
-        magnitude = _float(adapter, part.magnitude)
-        return add_dora(values, delta, magnitude, transposed=part.transposed)
-    part = adapter.low_rank.get(f"{name.removesuffix('.bias')}.weight")
-    if part is not None and part.bias and name.endswith(".bias"):
-        values.add_(_float(adapter, part.bias) * (part.scale * weight))
-    return values
-
-
-def _delta(adapter: Adapter, part: LowRank, weight: float = 1.0) -> torch.Tensor:
-    a, b = _float(adapter, part.a), _float(adapter, part.b)
-    return low_rank_delta(a, b, part.scale * weight, transposed=part.transposed)
-
-
-def _float(adapter: Adapter, key: str) -> torch.Tensor:
-    return adapter.weights.tensor(key).float()
-
-
-def deltas(adapter: Adapter) -> Iterator[tuple[str, torch.Tensor]]:
-    """The change of each weight, float32, by the base's name: what `merge` adds.
-
-    For DoRA it is the change before the rescaling. Saved tensors are no changes and are left out.
-    """
-    for name, part in adapter.low_rank.items():
-        yield name, _delta(adapter, part)
-
-
 def _record(
-    info: TensorInfo, read: Read, result: Array, steps: list[tuple[Adapter, float]]
-) -> tuple[Record, int]:
-    """What became of a tensor; rows beyond the base's are new and count as changed."""
-    rows = len(read.bits)
-    old, new = to_float32(read.bits, read.dtype), to_float32(result, info.dtype)
-    moved = new[:rows] != to_float32(cast(read.bits, read.dtype, info.dtype), info.dtype)
-    changed = int(np.count_nonzero(moved)) + new[rows:].size
-    largest = float(np.abs(new[:rows] - old).max(initial=0.0))
+    info: TensorInfo, read: Read, merged: Merged, sha256: str, steps: list[tuple[Adapter, float]]
+) -> Record:
+    """What became of a tensor."""
     names = [adapter.name for adapter, _ in steps]
-    grown = f", {len(new) - rows} rows new" if len(new) > rows else ""
+    shape, new = merged.bits.shape, len(merged.bits) - len(read.bits)
     verdict = (
-        f"merged: {' and '.join(names)}, {changed:,} of {result.size:,} values changed, "
-        f"by at most {largest:.3g}{grown}"
+        f"merged: {' and '.join(names)}, {merged.changed:,} of {info.count:,} values changed, "
+        f"by at most {merged.largest:.3g}" + (f", {new} rows new" if new else "")
     )
     details = {
         "adapters": names,
-        "largest_change": largest,
+        "largest_change": merged.largest,
         "output_dtype": info.dtype,
-        "output_shape": list(result.shape),
-        "output_sha256": tensor_sha256(result),
+        "output_shape": list(shape),
+        "output_sha256": sha256,
     }
-    sha256 = read.sha256.result()
-    return Record(verdict, read.dtype, read.bits.shape, sha256, [info.name], details), changed
+    source = read.sha256.result()
+    return Record(verdict, read.dtype, read.bits.shape, source, [info.name], details)
 
 
 def _merge_to_meta(

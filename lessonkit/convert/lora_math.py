@@ -12,16 +12,24 @@ if TYPE_CHECKING:
     import torch
 
 
+def low_rank_product(
+    a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``b @ a``, float32 [out, in], for `a` [rank, in] and `b` [out, rank]; into `out` if given."""
+    import torch
+
+    return torch.matmul(b.float(), a.float(), out=out)
+
+
 def low_rank_delta(
     a: torch.Tensor, b: torch.Tensor, scale: float, *, transposed: bool = False
 ) -> torch.Tensor:
     """The change ``scale * b @ a`` of a weight, float32 [out, in]; [in, out] if `transposed`.
 
-    `a` is [rank, in], `b` [out, rank]. The product is scaled, not a factor: that is where PEFT
-    rounds, so the bits agree.
+    The product is scaled, not a factor: that is where PEFT rounds, so the bits agree.
     """
-    product = b.float() @ a.float()
-    return (product.T if transposed else product).mul(scale)
+    product = low_rank_product(a, b).mul_(scale)
+    return product.T if transposed else product
 
 
 def add_dora(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 _VERSIONS: dict[str, Version] = {"gptq": 1, "gptq_v2": 2}
+_BITS = {"gptq": (2, 3, 4, 8), "awq": (4,)}
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _REMEDY = "Convert it to one of these with the library that wrote it, or quantise the original."
 
@@ -40,10 +42,12 @@ class PackedCheckpoint(HfCheckpoint):
         super().__init__(path)
         self._said: dict[str, Any] = self.config["quantization_config"]
         self.method: str = self._said["quant_method"]
-        size = self._said.get("group_size", -1)
-        groups = "one group a row" if size == -1 else f"groups of {size}"
+        self.bits: int = self._whole_number("bits", _BITS[self.method])
+        """Of a code."""
+        self._group_size = self._whole_number("group_size", range(-1, 1 << 31), default=-1)
+        groups = "one group a row" if self._group_size == -1 else f"groups of {self._group_size}"
         act_order = ", act-order" if self._said.get("desc_act") else ""
-        self.form += f", {self.method.upper()} ({self._said.get('bits')} bits, {groups}{act_order})"
+        self.form += f", {self.method.upper()} ({self.bits} bits, {groups}{act_order})"
         self.packed = {
             f"{name.removesuffix('qweight')}weight"
             for name in self._stored.names()
@@ -59,10 +63,15 @@ class PackedCheckpoint(HfCheckpoint):
         biases = (name for name in self._stored.names() if name.endswith(".bias"))
         return packed + sum(self._stored.info(name).count for name in {*plain, *biases})
 
-    @property
-    def bits(self) -> int:
-        """Bits of a code."""
-        return int(self._said["bits"])
+    def _whole_number(self, key: str, allowed: Container[int], **default: int) -> int:
+        number = {**default, **self._said}.get(key)
+        if type(number) is not int or number not in allowed or not number:
+            raise LessonkitError(
+                f"{key} is {number!r} in the quantization_config of a {self.method.upper()} model.",
+                where=self.config_file,
+                remedy=_REMEDY,
+            )
+        return number
 
     def weight_shape(self, name: str) -> tuple[int, int]:
         """[out, in] of a packed weight."""
@@ -110,10 +119,11 @@ class PackedCheckpoint(HfCheckpoint):
                 where=self.config_file,
                 remedy=_REMEDY,
             )
-        size = int(self._said.get("group_size", -1))
         if self.method == "awq":
-            return AwqGrid(size)
-        return IntGrid(self.bits, size, bool(self._said.get("sym", True)), lowest_zero=0)
+            return AwqGrid(self._group_size)
+        return IntGrid(
+            self.bits, self._group_size, bool(self._said.get("sym", True)), lowest_zero=0
+        )
 
 
 class UnpackedCheckpoint(PackedCheckpoint):

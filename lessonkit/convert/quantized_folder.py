@@ -79,35 +79,35 @@ def write_quantized(
     check_target(Path(out), force=force, protect=[checkpoint.path, *checkpoint.weight_files])
     needed = sum(checkpoint.info(name).nbytes for name in checkpoint.names())
     check_space(out, 2 * needed)  # the finished layers, and the output: less than this
-    finished = FinishedLayers(Path(f"{os.fspath(out)}.unfinished"))
-    for _ in quantize_layers(
-        source, calibration, method, finished=finished.folder, device=device,
-        compute_dtype=compute_dtype, activations_on_disk=activations_on_disk,
-    ):  # fmt: skip
-        pass
-    options = {
-        **method.settings(),
-        "calibration": str(calibration),
-        "calibration_sha256": calibration.sha256,
-        "compute_dtype": compute_dtype,
-    }
-    certificate = Certificate(f"Hugging Face to {container.name}", options)
-    layers = LayersByName(finished, method.grid)
-    with to_checkpoint(
-        checkpoint, out, certificate, f"to {container.name}",
-        needed=needed, max_shard_bytes=max_shard_bytes, force=force,
-    ) as passage:  # fmt: skip
-        for name in checkpoint.names():
-            with passage.tensor(name) as read:
-                result = layers.of(name)
-                if name in result.quantized:
-                    _write_weight(passage, container, name, read, result)
-                elif name in result.changed:
-                    _write_changed(passage, name, read, result.changed[name])
-                else:
-                    _write_plain(passage, name, read, target)
-        _write_configs(passage, checkpoint, container, target)
-    finished.forget()
+    with FinishedLayers(f"{os.fspath(out)}.unfinished") as finished:
+        for _ in quantize_layers(
+            source, calibration, method, finished=finished, device=device,
+            compute_dtype=compute_dtype, activations_on_disk=activations_on_disk,
+        ):  # fmt: skip
+            pass
+        options = {
+            **method.settings(),
+            "calibration": str(calibration),
+            "calibration_sha256": calibration.sha256,
+            "compute_dtype": compute_dtype,
+        }
+        certificate = Certificate(f"Hugging Face to {container.name}", options)
+        layers = LayersByName(finished, method.grid)
+        with to_checkpoint(
+            checkpoint, out, certificate, f"to {container.name}",
+            needed=needed, max_shard_bytes=max_shard_bytes, force=force,
+        ) as passage:  # fmt: skip
+            for name in checkpoint.names():
+                with passage.tensor(name) as read:
+                    result = layers.of(name)
+                    if name in result.quantized:
+                        _write_weight(passage, container, name, read, result)
+                    elif name in result.changed:
+                        _write_changed(passage, name, read, result.changed[name])
+                    else:
+                        _write_plain(passage, name, read, target)
+            _write_configs(passage, checkpoint, container, target)
+        finished.forget()
     return certificate
 
 

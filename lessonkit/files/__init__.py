@@ -3,6 +3,7 @@
 from lessonkit.files.atomic import atomic_file, atomic_folder
 from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, compare, verify_tensors
 from lessonkit.files.checkpoint import Checkpoint, TensorSource, open_checkpoint, read_json
+from lessonkit.files.dtypes import to_float32
 from lessonkit.files.gguf import GgufFile, open_gguf, read_gguf_header
 from lessonkit.files.integrity import file_digest, verify
 from lessonkit.files.safetensors import TensorInfo, read_header
@@ -26,6 +27,7 @@ __all__ = [
     "read_header",
     "read_json",
     "read_torch_header",
+    "to_float32",
     "verify",
     "verify_tensors",
     "write_checkpoint",

@@ -210,7 +210,7 @@ def _claim(parent: Path, prefix: str) -> tuple[Path, BinaryIO]:
         workspace = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         with suppress(FileNotFoundError, BlockingIOError):
             lock = (workspace / "lock").open("wb")
-            _lock(lock)
+            lock_file(lock)
             if (workspace / "lock").exists():
                 return workspace, lock
 
@@ -228,7 +228,7 @@ def _remove_leftovers(parent: Path, prefix: str) -> bool:
             leftover.rmdir()  # killed while it tidied up, and empty but for its name
         with suppress(OSError), (leftover / "lock").open("r+b") as lock:
             try:
-                _lock(lock)
+                lock_file(lock)
             except BlockingIOError:
                 in_use = True
             else:
@@ -264,8 +264,11 @@ def _remove(workspace: Path) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _lock(file: BinaryIO) -> None:
-    """Lock a file until it is closed or the process ends; an error if another has done so."""
+def lock_file(file: BinaryIO) -> None:
+    """Lock a file until it is closed or the process ends; BlockingIOError if another has done so.
+
+    On Windows, nothing is locked.
+    """
     if sys.platform != "win32":
         import fcntl
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from lessonkit.errors import LessonkitError
-from lessonkit.files.dtypes import DTYPES, Array
+from lessonkit.files.dtypes import DTYPES, Array, as_torch
 from lessonkit.files.integrity import Stamp, inner_name, require_stamp, stamp
 from lessonkit.files.safetensors import TensorInfo, read_header
 from lessonkit.files.torch_file import read_torch_header
@@ -161,13 +161,7 @@ class Checkpoint:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The same as a torch tensor. Writing to it never reaches the file."""
-        import torch
-
-        # A format that torch lacks, or packs several values of into one, stays bytes.
-        its_dtype = DTYPES[self.info(name).dtype]
-        mapped = torch.from_numpy(self._mapped(name))
-        dtype: torch.dtype = getattr(torch, its_dtype.torch_name, torch.uint8)
-        return mapped if mapped.dtype == dtype else mapped.view(dtype)
+        return as_torch(self._mapped(name), self.info(name).dtype)
 
     def check(self, name: str) -> bool:
         """Compare the bytes of a tensor with the CRC-32 that a zip archive carries for them.

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lessonkit.files.dtypes import DTYPES, Array, cast, to_float32
+from lessonkit.files.dtypes import DTYPES, Array, cast, pieces, to_float32
 from lessonkit.formats.floats import BF16, FP16, FP32, ulp
+from lessonkit.formats.threads import share_out
 
 _FORMATS = {"F16": FP16, "BF16": BF16, "F32": FP32}
-_CHUNK = 1 << 20  # values compared at a time, so that memory stays small
+_CHUNK = 1 << 17  # values compared at a time, so that memory stays small
 
 
 @dataclass(frozen=True)
@@ -53,25 +54,33 @@ class Difference:
 def measure(a: Array, a_dtype: str, b: Array, b_dtype: str) -> Difference:
     """Compare two float tensors value by value; NaN equals NaN."""
     a, b = a.reshape(-1), b.reshape(-1)
-    changed = overflowed = unbounded = ulps = 0
-    largest = 0.0
-    for start in range(0, a.size, _CHUNK):
-        piece_a, piece_b = a[start : start + _CHUNK], b[start : start + _CHUNK]
-        if a_dtype == b_dtype and np.array_equal(piece_a.view("u1"), piece_b.view("u1")):
-            continue
-        x = to_float32(piece_a, a_dtype).astype(np.float64)
-        y = to_float32(piece_b, b_dtype).astype(np.float64)
-        differs = ~((x == y) | (np.isnan(x) & np.isnan(y)))
-        x, y = x[differs], y[differs]
-        changed += x.size
-        overflowed += int(np.count_nonzero(np.isfinite(x) & np.isinf(y)))
-        finite = np.isfinite(x) & np.isfinite(y)
-        unbounded += int(np.count_nonzero(~finite))
-        error = np.abs(y[finite] - x[finite])
-        if error.size:
-            largest = max(largest, float(error.max()))
-            ulps = max(ulps, int(np.ceil((error / _ulp(x[finite], a_dtype)).max())))
-    return Difference(a.size, changed, largest, ulps, overflowed, unbounded)
+    found: dict[int, Difference] = {}
+
+    def measure_piece(start: int, stop: int) -> None:
+        found[start] = _measure(a[start:stop], a_dtype, b[start:stop], b_dtype)
+
+    share_out(measure_piece, pieces(a.size, _CHUNK))
+    return sum(found.values(), Difference(0))
+
+
+def _measure(a: Array, a_dtype: str, b: Array, b_dtype: str) -> Difference:
+    if a_dtype == b_dtype and np.array_equal(a.view("u1"), b.view("u1")):
+        return Difference(a.size)
+    x, y = to_float32(a, a_dtype), to_float32(b, b_dtype)
+    (differs,) = np.nonzero(x != y)  # also two NaNs
+    x, y = x[differs].astype(np.float64), y[differs].astype(np.float64)
+    other = ~(np.isnan(x) & np.isnan(y))
+    x, y = x[other], y[other]
+    finite = np.isfinite(x) & np.isfinite(y)
+    error = np.abs(y[finite] - x[finite])
+    return Difference(
+        a.size,
+        changed=x.size,
+        largest=float(error.max(initial=0.0)),
+        ulps=int(np.ceil((error / _ulp(x[finite], a_dtype)).max(initial=0.0))),
+        overflowed=int(np.count_nonzero(np.isfinite(x) & np.isinf(y))),
+        unbounded=int(np.count_nonzero(~finite)),
+    )
 
 
 def _ulp(values: Array, dtype: str) -> Array:

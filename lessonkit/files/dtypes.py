@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.floats import bf16_bits, bf16_values
+from lessonkit.formats.threads import share_out
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +100,8 @@ BLOCKS: dict[str, DType] = {
         ("NVFP4", 64, 36), ("Q1_0", 128, 18), ("Q2_0", 64, 18),
     )
 }  # fmt: skip
-_PIECE = 1 << 20
+_PIECE = 1 << 17
+_TABLE = 1 << 16
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 _OF_NUMPY = {dtype.bits: name for name, dtype in DTYPES.items() if dtype.native}
@@ -169,6 +172,20 @@ def bits_of(data: Array | torch.Tensor, dtype: str | None = None) -> tuple[Array
     return tensor.numpy(), name
 
 
+def as_torch(bits: Array, dtype: str) -> torch.Tensor:
+    """The torch tensor whose bits these are, in the same memory: the way back from `bits_of`.
+
+    A format that torch lacks, or packs several values of into one, stays bytes.
+    """
+    import torch
+    from torch.utils.dlpack import from_dlpack
+
+    # torch warns of read-only memory, even where nothing will write to it; DLPack hands it over.
+    tensor = torch.from_numpy(bits) if bits.flags.writeable else from_dlpack(bits)
+    wanted: torch.dtype = getattr(torch, DTYPES[dtype].torch_name, torch.uint8)
+    return tensor if tensor.dtype == wanted else tensor.view(wanted)
+
+
 def bytes_of(bits: Array) -> memoryview:
     """The canonical bytes of a tensor: little-endian, row by row. Copied only if they must be."""
     return np.ascontiguousarray(bits).reshape(-1).view(np.uint8).data
@@ -182,6 +199,8 @@ def to_float32(bits: Array, dtype: str) -> Array:
         )
     if dtype == "BF16":
         return bf16_values(bits)
+    if dtype == "F16" and bits.size > _TABLE:
+        return _look_up(bits, _table("F16", "F32"))
     return bits if dtype == "F64" else bits.astype(np.float32, copy=False)
 
 
@@ -199,10 +218,41 @@ def cast(bits: Array, source: str, target: str) -> Array:
         )
     result = np.empty(bits.shape, DTYPES[target].bits)
     flat, flat_result = bits.reshape(-1), result.reshape(-1)
-    for start in range(0, flat.size, _PIECE):  # so that memory for the steps between stays small
-        piece = to_float32(flat[start : start + _PIECE], source)
-        flat_result[start : start + _PIECE] = _round(piece, target)
+    table = None
+    if flat.size > _TABLE and DTYPES[source].bits.itemsize == 2 and target != "F32":
+        table = _table(source, target)
+
+    def cast_piece(start: int, stop: int) -> None:
+        if table is not None:
+            _look_up(flat[start:stop], table, flat_result[start:stop])
+        else:
+            flat_result[start:stop] = _round(to_float32(flat[start:stop], source), target)
+
+    # In pieces, so that memory for the steps between stays small.
+    share_out(cast_piece, pieces(flat.size, _PIECE))
     return result
+
+
+def pieces(size: int, step: int) -> list[tuple[int, int]]:
+    """Where pieces of `step` of an array begin and end, as `share_out` wants it."""
+    return [(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+@cache
+def _table(source: str, target: str) -> Array:
+    """What each of the 65,536 codes of a 16-bit format becomes in another format."""
+    codes = np.arange(_TABLE, dtype=np.uint16).view(DTYPES[source].bits)
+    return _round(to_float32(codes, source), target)
+
+
+def _look_up(bits: Array, table: Array, out: Array | None = None) -> Array:
+    """Replace the codes of a 16-bit format: several times as fast as numpy's own half floats."""
+    if out is None:
+        out = np.empty(bits.shape, table.dtype)
+    codes, found = bits.reshape(-1).view(np.uint16), out.reshape(-1)
+    for start, stop in pieces(codes.size, 1 << 14):  # numpy makes 64-bit numbers of them first
+        np.take(table, codes[start:stop], out=found[start:stop], mode="clip")
+    return out
 
 
 def _round(values: Array, target: str) -> Array:

@@ -33,7 +33,7 @@ def architecture_of(config: Mapping[str, Any], path: Path) -> str:
             where=path,
             remedy="Start from the original checkpoint.",
         )
-    if kind not in ARCHITECTURES:
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise LessonkitError(
             f"The model is of the type {kind!r}.",
             where=path,
@@ -193,6 +193,13 @@ def _scaling(rope: Mapping[str, Any], path: Path) -> dict[str, Any]:
             f"The rotary scaling is {kind!r}.",
             where=path,
             remedy="Written here are default, linear, yarn and llama3.",
+        )
+    needed = ("factor", "original_max_position_embeddings")[: 2 if kind == "yarn" else 1]
+    if lacking := [key for key in needed if key not in rope]:
+        raise LessonkitError(
+            f"The rotary scaling {kind!r} lacks {' and '.join(lacking)}.",
+            where=path,
+            remedy="Fetch config.json again, or add what its card says.",
         )
     keys = {"rope.scaling.type": kind, "rope.scaling.factor": float(rope["factor"])}
     if kind == "yarn":

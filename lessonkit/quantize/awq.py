@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.arrays import require_finite
-from lessonkit.quantize.gptq import Hessian
-from lessonkit.quantize.grids import Grid, as_matrix, round_to_nearest
+from lessonkit.quantize.gptq import Hessian, energy
+from lessonkit.quantize.grids import Grid, as_matrix, in_pieces, round_to_nearest
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +151,7 @@ def search_scales(
     candidates, losses = [], []
     for ratio in ratios:
         scales = candidate_scales(magnitude, ratio, weight_mean)
-        replaced = [round_to_nearest(w * scales, grid).dequantize() / scales for w in originals]
+        replaced = [_rounded(original, scales, grid) for original in originals]
         candidates.append(scales)
         losses.append(float(loss(replaced)))
     best = min(range(len(losses)), key=losses.__getitem__)
@@ -234,14 +234,17 @@ def search_clip(
     largest = original.unflatten(1, (count, size)).abs().amax(dim=-1)
     blocks = inputs.gram.view(count, size, count, size).diagonal(dim1=0, dim2=2)
     blocks = blocks.permute(2, 0, 1)  # [groups, size, size]
-    best, least = largest, torch.full_like(largest, torch.inf)
-    for share in shares:
-        limits = largest * share
-        change = round_to_nearest(clip(original, limits), grid).dequantize() - original
-        change = change.unflatten(1, (count, size)).transpose(0, 1)  # [groups, out, size]
-        loss = (change @ blocks).mul_(change).sum(dim=-1).T
-        better = loss < least
-        best, least = torch.where(better, limits, best), torch.where(better, loss, least)
+    best = largest.clone()
+    for rows, top, chosen in in_pieces(original, largest, best):
+        least = torch.full_like(top, torch.inf)
+        for share in shares:
+            limits = top * share
+            change = round_to_nearest(clip(rows, limits), grid).dequantize() - rows
+            change = change.unflatten(1, (count, size)).transpose(0, 1)  # [groups, rows, size]
+            loss = (change @ blocks).mul_(change).sum(dim=-1).T
+            better = loss < least
+            chosen.copy_(torch.where(better, limits, chosen))
+            least = torch.where(better, loss, least)
     return best
 
 
@@ -295,14 +298,24 @@ def fold_into_rows(
     return weight / scales.to(weight.dtype).unsqueeze(1)
 
 
+def _rounded(weight: torch.Tensor, scales: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Scale, round, scale back: the weight as the layer's own inputs see it."""
+    import torch
+
+    result = torch.empty_like(weight)
+    for before, after in in_pieces(weight, result):
+        torch.div(round_to_nearest(before * scales, grid).dequantize(), scales, out=after)
+    return result
+
+
 def _gram_loss(
     originals: Sequence[torch.Tensor], replaced: Sequence[torch.Tensor], gram: torch.Tensor
 ) -> float:
     """Return the mean squared change of all outputs, over tokens and output channels."""
-    total = 0.0
-    for original, replacement in zip(originals, replaced, strict=True):
-        change = replacement - original
-        total += float((change @ gram).mul_(change).sum(dim=1).double().sum())
+    total = sum(
+        energy(replacement - original, gram)
+        for original, replacement in zip(originals, replaced, strict=True)
+    )
     return total / sum(original.shape[0] for original in originals)
 
 

@@ -159,8 +159,19 @@ def output_error(weight: torch.Tensor, replacement: torch.Tensor, hessian: torch
     """
     weight = as_matrix(weight)
     hessian = hessian.to(weight)
-    whole = _energy(weight, hessian)
-    return _energy(replacement.to(weight) - weight, hessian) / whole if whole > 0 else 0.0
+    whole = energy(weight, hessian)
+    return energy(replacement.to(weight) - weight, hessian) / whole if whole > 0 else 0.0
+
+
+def energy(matrix: torch.Tensor, hessian: torch.Tensor) -> float:
+    """Return tr(M H M^T), M [out, in]; H is symmetric, so blocks off the diagonal count twice."""
+    total = 0.0
+    for start in range(0, matrix.shape[1], 4 * BATCH):
+        block = slice(start, start + 4 * BATCH)
+        product = matrix[:, block] @ hessian[block, block]
+        product.addmm_(matrix[:, :start], hessian[:start, block], alpha=2)
+        total += float(product.mul_(matrix[:, block]).sum(dim=1).double().sum())
+    return total
 
 
 def column_order(diagonal: torch.Tensor, groups: int, order: Order) -> torch.Tensor:
@@ -254,17 +265,6 @@ def round_columns(
             batch[i + 1 :].addr_(upper[i, i + 1 :], errors[i], alpha=-1)
         weights[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
     return codes
-
-
-def _energy(matrix: torch.Tensor, hessian: torch.Tensor) -> float:
-    """Return tr(M H M^T); H is symmetric, so blocks off the diagonal count twice."""
-    total = 0.0
-    for start in range(0, matrix.shape[1], 4 * BATCH):
-        block = slice(start, start + 4 * BATCH)
-        product = matrix[:, block] @ hessian[block, block]
-        product.addmm_(matrix[:, :start], hessian[:start, block], alpha=2)
-        total += float(product.mul_(matrix[:, block]).sum(dim=1).double().sum())
-    return total
 
 
 def _batches(columns: int, size: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ error reported is that of the stored weight.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ from lessonkit.formats.codebooks import Codebook
 
 if TYPE_CHECKING:
     import torch
+
+WEIGHTS_AT_ONCE = 1 << 17
+"""So many weights are rounded at a time in a search: what comes in between stays in the cache."""
 
 SHRINK_STEPS = 80
 """The search tries 100 %, 99 %, .. 21 % of a group's range, as AutoGPTQ's `quantizer.py`."""
@@ -316,8 +320,15 @@ class Quantized:
 
     def dequantize(self) -> torch.Tensor:
         """Return the weight that a reader of the stored codes and scales gets: float32."""
+        import torch
+
         zeros = None if self.zeros is None else self.zeros.float()
         parameters = Parameters(self.scales.float(), zeros)
+        count = self.scales.shape[1]
+        as_they_stand = torch.arange(len(self.g_idx), device=self.g_idx.device)
+        if torch.equal(self.g_idx, (as_they_stand // (len(self.g_idx) // count)).int()):
+            groups = self.codes.unflatten(1, (count, -1))
+            return self.grid.decode(groups, parameters.for_each_weight()).flatten(1)
         return self.grid.decode(self.codes, parameters.take((slice(None), self.g_idx.long())))
 
 
@@ -358,6 +369,12 @@ def round_to_nearest(weight: torch.Tensor, grid: Grid) -> Quantized:
     codes = grid.encode(groups, parameters.for_each_weight()).flatten(1)
     g_idx = torch.arange(values.shape[1], device=values.device) // groups.shape[-1]
     return stored(grid, codes, parameters, g_idx)
+
+
+def in_pieces(*matrices: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Cut matrices of the same number of rows into views of a few rows: `WEIGHTS_AT_ONCE`."""
+    rows = max(1, WEIGHTS_AT_ONCE // max(matrix.shape[1] for matrix in matrices))
+    return zip(*(matrix.split(rows) for matrix in matrices), strict=True)
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
     """Apply a PEFT adapter to a loaded model; its tokenizer counts, where it brings one.
 
     An adapter that extends the vocabulary carries the new embedding. PEFT cannot load it into a
-    smaller one, so the model is resized first.
+    smaller one, so the model is resized first. One that the model has already is merged, in memory
+    and in the model's dtype: PEFT's model holds adapters beside, not on top of one another.
     """
     from peft import PeftModel
 
@@ -31,6 +32,8 @@ def with_adapter(loaded: Loaded, folder: str | Path) -> Loaded:
         )
     rows = _saved_rows(folder)
     model = loaded.model
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
     if rows is not None and rows != model.get_input_embeddings().num_embeddings:
         if rows < model.get_input_embeddings().num_embeddings:
             raise LessonkitError(

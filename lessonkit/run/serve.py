@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lessonkit.convert.adapter_gguf import adapter_to_gguf
+from lessonkit.convert.adapter_gguf import switchable
 from lessonkit.convert.gguf import to_gguf
 from lessonkit.convert.gguf_model import is_gguf_model
 from lessonkit.errors import LessonkitError
-from lessonkit.models.names import find_path
+from lessonkit.models.names import find_adapter, find_path
 from lessonkit.run.templates import as_jinja, find_template
 
 CACHE_TYPES = ("f16", "q8_0", "q4_0")
@@ -75,8 +75,10 @@ def serving(
     api_key:
         What a client must send ("Authorization: Bearer KEY"); without one, nothing is asked.
     adapters:
-        LoRA adapters, PEFT folders or `.gguf` files. They are on; a request may give each another
-        scale: {"lora": [{"id": 0, "scale": 0.0}]}. One that it does not name is off for it.
+        LoRA adapters, in order: PEFT folders, `.gguf` files, or the embedded ones, "zh" and "chat".
+        They are on; a request may give each another scale: {"lora": [{"id": 0, "scale": 0.0}]}.
+        One that it does not name is off for it. What an adapter replaces (the embedding, for a
+        larger vocabulary) stays, whatever a request says.
     template:
         The prompt template of the chat interface; by default the one in the model's file.
     context:
@@ -96,9 +98,7 @@ def serving(
     _require_safe(host, api_key)
     _require_free(host, port)
     with tempfile.TemporaryDirectory(prefix="lessonkit-serve-") as scratch:
-        file, base = _as_gguf(model, Path(scratch))
-        files = [_adapter(adapter, base, Path(scratch) / f"adapter-{number}.gguf")
-                 for number, adapter in enumerate(adapters)]  # fmt: skip
+        file, files = _as_gguf(model, adapters, Path(scratch))
         asked = library.CommonParams()
         asked.model.path = str(file)
         asked.hostnames, asked.port = [host], port
@@ -173,29 +173,32 @@ def _require_free(host: str, port: int) -> None:
         ) from error
 
 
-def _as_gguf(model: str | os.PathLike[str], scratch: Path) -> tuple[Path, Path | None]:
-    """The GGUF file of a model, and the folder that it was made from, if it was made here."""
+def _as_gguf(
+    model: str | os.PathLike[str], adapters: Sequence[str | os.PathLike[str]], scratch: Path
+) -> tuple[Path, list[Path]]:
+    """The GGUF file of a model, and one for each adapter; what is none yet is made in `scratch`."""
     path = find_path(os.fspath(model))
+    found = [_adapter(adapter) for adapter in adapters]
+    ready = {each for each in found if each.suffix == ".gguf" and each.is_file()}
+    folders = [each for each in found if each not in ready]
     if is_gguf_model(path):
-        return (min(path.glob("*.gguf")) if path.is_dir() else path), None
-    file = scratch / "model.gguf"
-    to_gguf(path, file)
-    return file, path
+        if folders:
+            raise LessonkitError(
+                "An adapter in PEFT's form becomes GGUF with its base's sizes at hand, and the "
+                "model is a GGUF file.",
+                where=folders[0],
+                remedy="Serve the base's folder instead, or give the adapter as a .gguf file.",
+            )
+        return (min(path.glob("*.gguf")) if path.is_dir() else path), found
+    base, files = switchable(path, folders, scratch)
+    to_gguf(base, scratch / "model.gguf")
+    made = iter(files)
+    return scratch / "model.gguf", [each if each in ready else next(made) for each in found]
 
 
-def _adapter(adapter: str | os.PathLike[str], base: Path | None, out: Path) -> Path:
-    path = Path(adapter)
-    if path.suffix == ".gguf" and path.is_file():
-        return path
-    if base is None:
-        raise LessonkitError(
-            "An adapter in PEFT's form becomes GGUF with its base's sizes at hand, and the model "
-            "is a GGUF file.",
-            where=path,
-            remedy="Serve the base's folder instead, or give the adapter as a .gguf file.",
-        )
-    adapter_to_gguf(path, out, base=base)
-    return out
+def _adapter(name: str | os.PathLike[str]) -> Path:
+    path = Path(name)
+    return path if path.is_file() else find_adapter(os.fspath(name))
 
 
 def _cache_type(library: Any, name: str) -> Any:

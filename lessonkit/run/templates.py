@@ -109,7 +109,7 @@ def as_jinja(template: Template) -> str:
     )
 
 
-def template_warning(template: str, model: Path, adapter: Path | None = None) -> str | None:
+def template_warning(template: str, model: Path, *adapters: Path) -> str | None:
     """A warning, if nothing says that the model was ever trained on instructions.
 
     Signs are a chat template beside the tokenizer, a name such as "chat" or "instruct" of the
@@ -117,7 +117,7 @@ def template_warning(template: str, model: Path, adapter: Path | None = None) ->
     """
     if template == "none":
         return None
-    folders = [model, *([adapter] if adapter else [])]
+    folders = [model, *adapters]
     if any(_has_chat_template(folder) for folder in folders):
         return None
     names = " ".join(name for folder in folders for name in _names(folder)).lower()

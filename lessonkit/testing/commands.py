@@ -6,8 +6,10 @@
     python -m lessonkit.testing run FOLDER           run them; fail where an output differs
     python -m lessonkit.testing portable FOLDER      the same, as other machines would
     python -m lessonkit.testing slowest FOLDER       run them and list the slowest cells
+    python -m lessonkit.testing measure FOLDER       run them; minutes and memory of each
 
-Exit status: 0 all is well, 1 there are findings or an output differs, 2 wrong arguments.
+Exit status: 0 all is well; 1 there are findings, an output differs, or a cell raised; 2 wrong
+arguments.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lessonkit.testing.measure import measure_all
 from lessonkit.testing.notebooks import (
     Finding,
     lint,
@@ -48,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _portable(options)
     found: list[Finding] = []
     paths = notebooks_in(options.paths)
+    if options.command == "measure":
+        return 0 if measure_all(paths, options.count) else 1
     if options.command in ("refresh", "slowest"):
         use_reproducible_environment()
     if options.command == "slowest":
@@ -78,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="run; fail where an output differs")
     elsewhere = commands.add_parser("portable", help="run as other machines would")
     timing = commands.add_parser("slowest", help="run, and list the slowest cells")
+    costing = commands.add_parser("measure", help="run on any model; print minutes and memory")
     timing.add_argument("--count", type=int, default=20, metavar="N")
+    costing.add_argument("--count", type=int, default=3, metavar="N", help="slowest cells to list")
     elsewhere.add_argument(
         "--setting",
         action="append",
@@ -87,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for command in (running, elsewhere):
         command.add_argument("--workers", type=int, default=1, metavar="N", help="at once")
-    for command in (linting, refreshing, running, elsewhere, timing):
+    for command in (linting, refreshing, running, elsewhere, timing, costing):
         command.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     return parser
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from lessonkit.convert.adapter import open_adapter
-from lessonkit.convert.adapter_gguf import adapter_to_gguf
-from lessonkit.convert.lora import deltas
+from lessonkit.convert.adapter_gguf import adapter_to_gguf, switchable
+from lessonkit.convert.lora import merge
+from lessonkit.convert.lora_tensor import deltas
 from lessonkit.errors import LessonkitError
+from lessonkit.files.checkpoint import open_checkpoint
 from lessonkit.llama.layout import halves_to_pairs
 from tests.convert.adapters import edit_config, edit_tensors, make_adapter
 from tests.tiny import make_tiny_llama
@@ -106,6 +108,29 @@ def test_refused(base, tmp_path, options, message):
         adapter_to_gguf(folder, tmp_path / "a.gguf", base=base)
     assert "lessonkit merge" in caught.value.remedy
     assert not (tmp_path / "a.gguf").exists()
+
+
+def test_what_is_added_can_be_switched_and_what_is_replaced_is_in_the_base(base, tmp_path):
+    """Base and all changes together are the merge; the rows of q and k apart, as tested above."""
+    plain = make_adapter(base, tmp_path / "plain")
+    assert switchable(base, [plain], tmp_path / "nothing")[0] == base
+    saving = make_adapter(base, tmp_path / "a", seed=1, modules_to_save=["embed_tokens", "lm_head"])
+    served, files = switchable(base, [plain, saving], tmp_path)
+    merge(base, [plain, saving], tmp_path / "merged")
+    found, merged = open_checkpoint(served), open_checkpoint(tmp_path / "merged")
+    changes = [applied(file) for file in files]
+    for name in merged:
+        total = found.tensor(name).float()
+        kind = name.split(".")[-2]
+        if kind in HEADS:
+            continue
+        if kind in NAMES:
+            for change in changes:
+                total += torch.from_numpy(change[f"blk.{name.split('.')[2]}.{NAMES[kind]}.weight"])
+        torch.testing.assert_close(total.to(merged.tensor(name).dtype), merged.tensor(name))
+    assert not torch.equal(
+        found.tensor("lm_head.weight"), open_checkpoint(base).tensor("lm_head.weight")
+    )
 
 
 def test_other_mistakes(base, tmp_path):

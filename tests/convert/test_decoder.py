@@ -72,6 +72,14 @@ def test_the_inputs_of_linear_layers_are_those_of_the_whole_model(
     for name in names:
         assert [len(part) for part in ours[name]] == [2, 2, 1]
         assert torch.allclose(torch.cat(ours[name]), theirs[name], atol=1e-4)
+    on_the_way: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    layer = decoder.layer(0)
+    layer.advance(hidden, receivers={name: on_the_way[name].append for name in names})
+    layer.advance(before)
+    assert torch.equal(hidden, before)  # watching changes nothing
+    for name in names:
+        assert torch.equal(torch.cat(on_the_way[name]), torch.cat(ours[name]))
+    assert not layer.module.mlp.down_proj._forward_pre_hooks
 
 
 def test_nothing_runs_beyond_the_last_layer_that_was_asked_for(decoder: Decoder) -> None:

@@ -13,7 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from lessonkit.convert.explain import explain
 from lessonkit.convert.from_gguf import from_gguf
-from lessonkit.convert.gguf import OUTTYPES, choose_types, relative_error, to_gguf
+from lessonkit.convert.gguf import (
+    OUTTYPES,
+    choose_types,
+    encode_tensor,
+    relative_error,
+    to_gguf,
+)
 from lessonkit.convert.gguf_model import GgufModel
 from lessonkit.convert.imatrix import ImportanceMatrix
 from lessonkit.convert.open import open_model
@@ -22,7 +28,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import compare
 from lessonkit.files.gguf import open_gguf
 from lessonkit.files.safetensors import TensorInfo
-from lessonkit.formats.ggml import encode
+from lessonkit.formats.ggml import decode, encode
 from lessonkit.llama.shape import LlamaShape
 from tests.convert.gguf_models import flip, small_llama
 
@@ -193,6 +199,21 @@ def test_nan_is_refused_where_blocks_are_made(small: Path, tmp_path: Path) -> No
     with pytest.raises(LessonkitError, match="NaN") as caught:
         to_gguf(source, tmp_path / "x.gguf", outtype="q4_k_m")
     assert "blk.1.ffn_down.weight" in str(caught.value.where)
+
+
+def test_a_bad_value_far_down_is_named_by_the_matrix_s_own_row() -> None:
+    values = np.ones((900, 512), np.float32)
+    values[701, 40] = np.inf
+    with pytest.raises(LessonkitError, match="infinity") as caught:
+        encode_tensor(values, "F32", TensorInfo("blk.0.attn_q.weight", "Q4_K", (900, 512)), None)
+    assert caught.value.where == "blk.0.attn_q.weight: row 701, column 40"
+
+
+def test_the_error_of_a_large_matrix_is_that_of_its_parts_together() -> None:
+    values = np.random.default_rng(0).standard_normal((900, 512), dtype=np.float32)
+    encoded = encode(values, "Q4_0")
+    expected = np.linalg.norm(decode(encoded, "Q4_0") - values) / np.linalg.norm(values)
+    assert relative_error(values, "F32", encoded, "Q4_0") == pytest.approx(expected, rel=1e-5)
 
 
 def test_f32_is_never_rounded_without_being_asked(tmp_path: Path) -> None:

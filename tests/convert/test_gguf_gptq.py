@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from lessonkit.convert.awq import Awq, to_awq
 from lessonkit.convert.gguf import to_gguf
-from lessonkit.convert.gguf_gptq import q4_0_blocks
+from lessonkit.convert.gguf_gptq import q4_0_blocks, require_q4_0
 from lessonkit.convert.gptq import Gptq, to_gptq
 from lessonkit.convert.packed import UnpackedCheckpoint
 from lessonkit.errors import LessonkitError
@@ -92,6 +93,10 @@ def test_what_q4_0_cannot_hold_is_refused_with_the_reason(source: Path, tmp_path
         assert np.array_equal(decoded(tmp_path / "out.gguf", GGUF_UP), shown)
         (tmp_path / "out.gguf").unlink()
         (tmp_path / "out.gguf.certificate.json").unlink()
+    quantized = round_to_nearest(torch.randn(4, 64), IntGrid(4, 32))
+    require_q4_0(replace(quantized, scales=torch.full((4, 2), 2.0**-20).bfloat16()), "here")
+    with pytest.raises(LessonkitError, match=r"scales are torch\.bfloat16, and fp16"):
+        require_q4_0(replace(quantized, scales=torch.full((4, 2), 1e9).bfloat16()), "here")
     to_awq(source, tmp_path / "awq", CALIBRATION, Awq(AwqGrid(32)))
     with pytest.raises(LessonkitError, match="asymmetric"):
         to_gguf(tmp_path / "awq", tmp_path / "out.gguf")

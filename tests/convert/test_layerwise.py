@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from lessonkit.convert.awq import Awq
 from lessonkit.convert.calibration import Calibration
 from lessonkit.convert.gptq import Gptq
+from lessonkit.convert.layer_results import FinishedLayers
 from lessonkit.convert.layerwise import Method, quantize_layers
 from lessonkit.errors import LessonkitError
 from lessonkit.quantize.grids import AwqGrid, IntGrid
@@ -47,34 +49,50 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     source: Path, method: Method, on_disk: bool, tmp_path: Path
 ) -> None:
     whole = weights_of(quantize_layers(source, CALIBRATION, method))
-    run = quantize_layers(
-        source, CALIBRATION, method, finished=tmp_path / "work", activations_on_disk=on_disk
-    )
-    next(run)
-    run.close()  # and nothing of it is left in memory
+    with FinishedLayers(tmp_path / "work") as finished:
+        run = quantize_layers(
+            source, CALIBRATION, method, finished=finished, activations_on_disk=on_disk
+        )
+        next(run)
+        run.close()  # and nothing of it is left in memory
     assert (tmp_path / "work" / "layer-00000.safetensors").is_file()
-    again = quantize_layers(
-        source, CALIBRATION, method, finished=tmp_path / "work", activations_on_disk=on_disk
-    )
-    assert_equal(weights_of(again), whole)
+    with FinishedLayers(tmp_path / "work") as finished:
+        again = quantize_layers(
+            source, CALIBRATION, method, finished=finished, activations_on_disk=on_disk
+        )
+        assert_equal(weights_of(again), whole)
 
 
 def test_finished_layers_are_not_done_again(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(quantize_layers(source, CALIBRATION, METHODS[0], finished=tmp_path / "work"))
-    monkeypatch.setattr(Gptq, "quantize", lambda *_: pytest.fail("it was done again"))
-    found = list(quantize_layers(source, CALIBRATION, METHODS[0], finished=tmp_path / "work"))
+    with FinishedLayers(tmp_path / "work") as finished:
+        list(quantize_layers(source, CALIBRATION, METHODS[0], finished=finished))
+        monkeypatch.setattr(Gptq, "quantize", lambda *_: pytest.fail("it was done again"))
+        found = list(quantize_layers(source, CALIBRATION, METHODS[0], finished=finished))
     assert len(found) == 2
 
 
+def test_a_source_that_changes_meanwhile_leaves_no_layer(source: Path, tmp_path: Path) -> None:
+    """Its layers would be taken up by the next run, if the file were put back."""
+    copied = shutil.copytree(source, tmp_path / "source")
+    with FinishedLayers(tmp_path / "work") as finished:
+        run = quantize_layers(copied, CALIBRATION, METHODS[0], finished=finished)
+        next(run)
+        (copied / "model.safetensors").touch()
+        with pytest.raises(LessonkitError, match="changed"):
+            next(run)
+        assert finished.load(0, METHODS[0].grid) and not finished.load(1, METHODS[0].grid)
+
+
 def test_another_calibration_or_setting_is_not_taken_up(source: Path, tmp_path: Path) -> None:
-    next(quantize_layers(source, CALIBRATION, METHODS[0], finished=tmp_path))
-    other = Calibration(CALIBRATION.ids.flip(0), "the same in another order")
-    with pytest.raises(LessonkitError, match="calibration"):
-        next(quantize_layers(source, other, METHODS[0], finished=tmp_path))
-    with pytest.raises(LessonkitError, match="settings"):
-        next(quantize_layers(source, CALIBRATION, METHODS[1], finished=tmp_path))
+    with FinishedLayers(tmp_path) as finished:
+        next(quantize_layers(source, CALIBRATION, METHODS[0], finished=finished))
+        other = Calibration(CALIBRATION.ids.flip(0), "the same in another order")
+        with pytest.raises(LessonkitError, match="calibration"):
+            next(quantize_layers(source, other, METHODS[0], finished=finished))
+        with pytest.raises(LessonkitError, match="settings"):
+            next(quantize_layers(source, CALIBRATION, METHODS[1], finished=finished))
 
 
 def test_later_layers_see_what_the_quantised_ones_give(source: Path) -> None:

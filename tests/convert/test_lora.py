@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from lessonkit.convert.adapter import open_adapter
 from lessonkit.convert.dequantized import Dequantized
-from lessonkit.convert.lora import deltas, merge
+from lessonkit.convert.lora import merge
+from lessonkit.convert.lora_tensor import deltas
 from lessonkit.convert.meta import meta_to_hf
 from lessonkit.convert.nf4 import quantize_checkpoint
 from lessonkit.convert.verification import verify_model
@@ -39,6 +40,23 @@ def error(*arguments, **options) -> LessonkitError:
     assert caught.value.remedy
     assert not arguments[2].exists()
     return caught.value
+
+
+def test_only_what_the_adapters_replace(bases, tmp_path):
+    """The base of a program that adds the rest by itself; the adapters may be merged into it."""
+    base = bases[torch.bfloat16]
+    first = make_adapter(base, tmp_path / "first")
+    second = make_adapter(base, tmp_path / "second", seed=1, modules_to_save=SAVED)
+    certificate = merge(base, [first, second], tmp_path / "base", added=False)
+    found, before, saved = tensors_of(tmp_path / "base"), tensors_of(base), open_adapter(second)
+    assert set(differing(found, before)) == {EMBEDDING, HEAD} == set(saved.saved)
+    for name, key in saved.saved.items():
+        assert torch.equal(found[name], saved.weights.tensor(key).bfloat16())
+    assert certificate.options["adapters"] == []
+    assert [each["name"] for each in certificate.options["replaced_by"]] == ["first", "second"]
+    merge(tmp_path / "base", [first, second], tmp_path / "all")
+    merge(base, [first, second], tmp_path / "at-once")
+    assert differing(tensors_of(tmp_path / "all"), tensors_of(tmp_path / "at-once")) == []
 
 
 # --- the same as PEFT ---------------------------------------------------------------------------

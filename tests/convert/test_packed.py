@@ -79,6 +79,13 @@ def test_other_forms_and_damaged_parts_are_told(folders: dict[str, Path], tmp_pa
     assert "'gemv'" in error_of("awq", 2, version="gemv")
     assert "do not fit" in error_of("gptq", 3, {g_idx: torch.full((64,), 2, dtype=torch.int32)})
     assert "do not fit" in error_of("gptq", 4, {g_idx: torch.zeros(32, dtype=torch.int32)})
+    for number, (kind, said) in enumerate([
+        ("gptq", {"bits": 5}), ("awq", {"bits": 3}), ("gptq", {"bits": None}),
+        ("gptq", {"bits": "4"}), ("gptq", {"group_size": 0}), ("awq", {"group_size": -2}),
+        ("awq", {"group_size": True}),
+    ], start=5):  # fmt: skip
+        (key,) = said
+        assert error_of(kind, number, **said).startswith(f"{key} is {said[key]!r} in the")
 
 
 def test_files_without_g_idx_have_groups_as_they_stand(

@@ -99,13 +99,14 @@ def test_the_order_of_the_sources_tensors_does_not_matter(source: Path, tmp_path
     from lessonkit.convert.layer_results import FinishedLayers
     from lessonkit.convert.quantized_folder import LayersByName
 
-    results = list(quantize_layers(source, CALIBRATION, METHOD, finished=tmp_path))
-    layers = LayersByName(FinishedLayers(tmp_path), METHOD.grid)
-    for index in (1, 0, 1):
-        name = f"model.layers.{index}.mlp.up_proj.weight"
-        found = layers.of(name).quantized[name]
-        assert torch.equal(found.codes, results[index].quantized[name].codes)
-    assert not layers.of("lm_head.weight").quantized
+    with FinishedLayers(tmp_path) as finished:
+        results = list(quantize_layers(source, CALIBRATION, METHOD, finished=finished))
+        layers = LayersByName(finished, METHOD.grid)
+        for index in (1, 0, 1):
+            name = f"model.layers.{index}.mlp.up_proj.weight"
+            found = layers.of(name).quantized[name]
+            assert torch.equal(found.codes, results[index].quantized[name].codes)
+        assert not layers.of("lm_head.weight").quantized
 
 
 def test_meta_files_are_sent_to_the_right_command(tmp_path: Path) -> None:

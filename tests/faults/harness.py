@@ -39,6 +39,8 @@ WRITERS = {
     "imatrix": "imatrix {hf} {text} {out}.gguf --chunks 2",
     "merge": "merge {hf} {adapter} --out {out}",
     "merge to Meta": "merge {hf} {adapter} --out {out} --format meta",
+    "gptq": "gptq {hf} {out} {text} --group-size 32 --num-samples 2 --seqlen 16",
+    "awq": "awq {hf} {out} {text} --group-size 32 --num-samples 2 --seqlen 16",
     "extend-vocab": "extend-vocab {words} {more_words} {out}.model",
 }
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
@@ -167,17 +169,19 @@ class Case:
         return self.server.look(self.folder)
 
     def visible(self) -> dict[str, str]:
-        """The same without what is hidden: what one would take for an output."""
-        return {name: content for name, content in self.look().items() if name[0] != "."}
+        """The same without what is hidden, or says that it is unfinished."""
+        seen = self.look()
+        return {name: content for name, content in seen.items() if not is_left_over(name)}
 
     def read_inputs(self) -> dict[str, str]:
         """The content of all inputs."""
         return self.server.look(Path(self.inputs["hf"]).parent)
 
     def clear(self, *, leftovers: bool = False) -> None:
-        """Take the output away; what runs that were killed left hidden stays, unless asked for."""
-        for path in self.folder.glob("*" if leftovers else "[!.]*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Take the output away; what runs that were killed left over stays, unless asked for."""
+        for path in self.folder.iterdir():
+            if leftovers or not is_left_over(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def put_older(self) -> dict[str, str]:
         """Put an older output of lessonkit's there: every file of it is one byte longer."""
@@ -188,6 +192,12 @@ class Case:
                 with (self.folder / name).open("ab") as file:
                     file.write(b"\n")
         return self.look()
+
+
+def is_left_over(name: str) -> bool:
+    """Is this no output, but what an interrupted run left: hidden, or for the next run to use?"""
+    top = name.split("/")[0]
+    return top.startswith(".") or top.endswith(".unfinished")
 
 
 def is_sound(seen: dict[str, str], whole: dict[str, str], older: dict[str, str]) -> bool:

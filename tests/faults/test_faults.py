@@ -65,8 +65,6 @@ def nothing_is_lost(request: pytest.FixtureRequest) -> Iterator[None]:
 ELSEWHERE = {
     "kl-base": "one file through atomic_file, as extend-vocab writes its own",
     "share": "it writes to the Hub: tests/hub/test_publish.py",
-    "gptq": "it keeps finished layers beside its output: killed in tests/convert/test_gptq.py",
-    "awq": "it keeps finished layers beside its output: tests/convert/test_layerwise.py",
 }
 """Commands with --force that have no row, and why."""
 

@@ -282,7 +282,7 @@ def test_a_workspace_that_another_run_takes_away_is_made_again(
 ) -> None:
     """Between making its folder and locking it, a run looks like a leftover to the others."""
     made: list[Path] = []
-    make, lock = tempfile.mkdtemp, atomic._lock
+    make, lock = tempfile.mkdtemp, atomic.lock_file
 
     def taken(prefix: str, dir: Path) -> str:
         made.append(Path(make(prefix=prefix, dir=dir)))
@@ -298,7 +298,7 @@ def test_a_workspace_that_another_run_takes_away_is_made_again(
         lock(file)
 
     monkeypatch.setattr(tempfile, "mkdtemp", taken)
-    monkeypatch.setattr(atomic, "_lock", refused)
+    monkeypatch.setattr(atomic, "lock_file", refused)
     with atomic_file(tmp_path / "f", magic=b"") as file:
         file.write(b"1")
     assert len(made) == 4 and (tmp_path / "f").read_bytes() == b"1"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lessonkit.files.difference import Difference, is_cast, measure, same_bytes
-from lessonkit.files.dtypes import bits_of, cast
+from lessonkit.files.dtypes import bits_of, cast, to_float32
 
 INF, NAN = np.inf, np.nan
 
@@ -86,6 +86,26 @@ def test_differences_add_up() -> None:
     assert one + other == Difference(10, 3, 0.5, 9, 1, 2)
     assert str(one + other).startswith("3 of 10 values changed, at most 9 ulp, 1 overflowed, 1 be")
     assert one + Difference(0) == one
+
+
+def test_many_values_are_measured_on_several_threads() -> None:
+    """F16 keeps fewer digits of small numbers, and none of large ones."""
+    values = np.random.default_rng(1).standard_normal(700_000).astype("<f4") * np.float32(1e-4)
+    values[[5, 400_000, 699_999]] = 1e6, np.nan, np.inf
+    bits = cast(values, "F32", "BF16")
+    rounded = cast(bits, "BF16", "F16")
+    exact = to_float32(bits, "BF16").astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(rounded.astype(np.float64) - exact)
+    found = measure(bits, "BF16", rounded, "F16")
+    assert found.count == 700_000
+    assert (found.overflowed, found.unbounded) == (1, 1)
+    assert found.changed == np.count_nonzero(apart > 0)
+    assert found.largest == apart[np.isfinite(apart)].max() > 0
+    assert found == sum(
+        (measure(bits[i : i + 999], "BF16", rounded[i : i + 999], "F16")
+         for i in range(0, 700_000, 999)), Difference(0),
+    )  # fmt: skip
 
 
 def test_pieces_meet_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:

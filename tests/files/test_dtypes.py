@@ -247,6 +247,20 @@ def test_cast_in_pieces_is_cast_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         assert whole.tolist() == theirs.reshape(values.shape).tolist()
 
 
+@pytest.mark.parametrize("source", ["BF16", "F16"])
+def test_many_half_floats_are_looked_up_and_come_out_as_few(source: str) -> None:
+    bits = np.random.default_rng(0).permutation(np.tile(ALL_16_BITS, 3)).view(DTYPES[source].bits)
+    few = np.split(bits.reshape(3, -1), 64, axis=1)  # below the size from which a table is used
+    for target in FLOATS:
+        looked_up = cast(bits.reshape(3, -1), source, target)
+        whole = f"<u{DTYPES[target].block_bytes}"
+        one_by_one = np.concatenate([cast(part, source, target) for part in few], axis=1)
+        assert np.array_equal(looked_up.view(whole), one_by_one.view(whole))
+    values = np.concatenate([to_float32(part, source) for part in few], axis=1)
+    looked_up = to_float32(bits.reshape(3, -1), source)
+    assert np.array_equal(looked_up.view(np.uint32), values.view(np.uint32))
+
+
 def test_cast_to_the_same_or_to_codes() -> None:
     nan = np.array([0x7F81], np.uint16)  # a NaN whose bits rounding would change
     assert cast(nan, "BF16", "BF16") is nan

@@ -22,13 +22,14 @@ from safetensors.torch import save_file
 from lessonkit.cli import main
 from lessonkit.convert.dequantized import Dequantized
 from lessonkit.convert.from_gguf import from_gguf
-from lessonkit.convert.gguf import open_source, plan_gguf
+from lessonkit.convert.gguf import open_source, plan_gguf, to_gguf
 from lessonkit.convert.gguf_model import GgufModel, dequantised
 from lessonkit.convert.hf_checkpoint import open_hf_llama
 from lessonkit.convert.imatrix import read_imatrix
 from lessonkit.convert.lora import merge
 from lessonkit.convert.meta import meta_to_hf
 from lessonkit.convert.open import open_model, overview, tensor_list
+from lessonkit.convert.packed import PackedCheckpoint, UnpackedCheckpoint
 from lessonkit.convert.plan import plan
 from lessonkit.convert.verification import verify_model
 from lessonkit.errors import LessonkitError
@@ -59,6 +60,11 @@ def make_samples(folder: Path) -> None:
     make_adapter(hf, folder / "adapter", r=2)
     for name in ("nf4", "certificate"):
         assert main(["nf4", str(hf), str(folder / name), "--double-quant"]) == 0
+    (folder / "words.txt").write_text("The river rises in the Grey Hills. " * 20)
+    for method in ("gptq", "awq"):
+        few = ["--group-size", "32", "--num-samples", "2", "--seqlen", "16"]
+        asked = [method, str(hf), str(folder / method), str(folder / "words.txt"), *few]
+        assert main(asked) == 0
     (folder / "gguf").mkdir()
     wide = make_tiny_llama(folder / "wide", **{**SIZES, "hidden_size": 128, "vocab_size": 400})
     assert main(["to-gguf", str(wide), str(folder / "gguf" / "m.gguf"), "--outtype", "q8_0"]) == 0
@@ -191,6 +197,17 @@ def look_at_nf4(folder: Path, out: Path) -> None:
         plain.array(name).tobytes()
 
 
+def look_at_packed(outtype: str, folder: Path, out: Path) -> None:
+    """As loading does, and `to-gguf`, which keeps GPTQ's codes."""
+    look_at_model(folder, out)
+    if PackedCheckpoint.recognises(folder):
+        plain = UnpackedCheckpoint(folder)
+        for name in plain.names():
+            assert plain.array(name).shape == plain.info(name).shape
+            plain.release(name)
+    to_gguf(folder, out / "m.gguf", outtype=outtype)
+
+
 def look_at_gguf(folder: Path, out: Path) -> None:
     look_at_parts(folder, out)
     from_gguf(folder / "m.gguf", out / "hf")
@@ -284,5 +301,13 @@ READERS = {
     "checklist": Reader("checklist", "SHA256SUMS", mutate.any_bytes, verify_it),
     "nf4": Reader("nf4", "model.safetensors", mutate.json_tensors("quant_state"), look_at_nf4),
     "nf4 config.json": Reader("nf4", "config.json", mutate.any_json, look_at_nf4),
+    **{
+        f"{method}{of}": Reader(method, file, mutation, partial(look_at_packed, outtype))
+        for method, outtype in (("gptq", "q4_0"), ("awq", "f16"))
+        for of, file, mutation in (
+            ("", "model.safetensors", mutate.any_safetensors),
+            (" config.json", "config.json", mutate.any_json),
+        )
+    },
     "kl base": Reader("kl", "base.kld", mutate.any_bytes, look_at_kl_base),
 }

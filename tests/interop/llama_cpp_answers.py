@@ -1,7 +1,8 @@
 """What llama.cpp says: run by llama_cpp_library.ask, with llama-cpp-python's bindings.
 
-A request is JSON: `quantise` (source, out, file type), or `model` (a GGUF file) with `texts` to
-tokenise or `ids` to score, and perhaps `adapter` (a GGUF file). The answer is JSON as well.
+A request is JSON: `quantise` (source, out, file type), perhaps with `threads`; or `model` (a GGUF
+file) with `texts` to tokenise or `ids` to score, and perhaps `adapter` (a GGUF file). The answer is
+JSON as well.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def answer(request: dict[str, Any]) -> Any:
     if "quantise" in request:
         source, out, file_type = request["quantise"]
         parameters = llama_cpp.llama_model_quantize_default_params()
-        parameters.ftype, parameters.nthread = file_type, 1
+        parameters.ftype, parameters.nthread = file_type, request.get("threads", 1)
         return llama_cpp.llama_model_quantize(
             source.encode(), out.encode(), ctypes.byref(parameters)
         )

@@ -1,7 +1,7 @@
 """llama.cpp itself, built from the source package of llama-cpp-python, with its Python bindings.
 
-``python tests/interop/llama_cpp_library.py`` builds the library ``llama`` and a program of the
-sources that ``ggml_library.py`` fetches, into ``.interop/llama-cpp``: about four minutes on two
+``python tests/interop/llama_cpp_library.py`` builds the library ``llama`` and some programs of the
+sources that ``ggml_library.py`` fetches, into ``.interop/llama-cpp``: about five minutes on two
 cores. The bindings are the package's own Python files, which are told where the library lies; the
 one package that they need and the course has not, diskcache, is put beside it.
 """
@@ -23,8 +23,10 @@ from tests.interop import ggml_library
 FOLDER = ggml_library.ROOT / ".interop" / "llama-cpp"
 BUILD, PACKAGES = FOLDER / "build", FOLDER / "packages"
 LIBRARY = BUILD / "bin" / "libllama.so"
-PERPLEXITY = BUILD / "bin" / "llama-perplexity"
-PROGRAMS = (PERPLEXITY,)
+PERPLEXITY, QUANTIZE, IMATRIX = (
+    BUILD / "bin" / f"llama-{name}" for name in ("perplexity", "quantize", "imatrix")
+)
+PROGRAMS = (PERPLEXITY, QUANTIZE, IMATRIX)
 OPTIONS = {
     **ggml_library.OPTIONS,
     **{f"LLAMA_BUILD_{part}": "ON" for part in ("COMMON", "TOOLS")},

@@ -112,11 +112,15 @@ def test_other_rotations_have_no_factors_but_keys() -> None:
     assert back == {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
     with pytest.raises(LessonkitError, match="'dynamic'"):
         metadata(rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    with pytest.raises(LessonkitError, match="'yarn' lacks original_max_position_embeddings"):
+        metadata(rope_scaling={"rope_type": "yarn", "factor": 2.0})
 
 
 def test_what_is_not_known_is_refused() -> None:
     with pytest.raises(LessonkitError, match="'gpt_neox'"):
         architecture_of({"model_type": "gpt_neox"}, HERE)
+    with pytest.raises(LessonkitError, match="of the type \\['llama'\\]"):
+        architecture_of({"model_type": ["llama"]}, HERE)
     with pytest.raises(LessonkitError, match="quantised"):
         architecture_of({"model_type": "llama", "quantization_config": {"bits": 4}}, HERE)
     with pytest.raises(LessonkitError, match="architecture 'bert'"):

@@ -193,6 +193,19 @@ def test_clipping_each_group_lowers_its_own_part_of_the_loss() -> None:
         assert (after <= before * 1.0001).all() and after.sum() < 0.97 * before.sum()
 
 
+def test_pieces_of_a_few_rows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, inputs = example(out=101)
+    statistics = statistics_of(inputs)
+    results = []
+    for at_once in (1, 7 * 256, 1 << 30):
+        monkeypatch.setattr("lessonkit.quantize.grids.WEIGHTS_AT_ONCE", at_once)
+        found = search_scales([weight], statistics, GRID)
+        results.append((found.losses, search_clip(weight, statistics, GRID)))
+    assert results[0][0] == results[1][0] == results[2][0]
+    for _, limits in results:  # a tie may go the other way
+        assert (limits == results[2][1]).float().mean() > 0.99
+
+
 def test_clip_by_hand() -> None:
     weight = torch.tensor([[1.0, -3.0, 5.0, 0.5]])
     assert clip(weight, torch.tensor([[2.0, 4.0]])).tolist() == [[1.0, -2.0, 4.0, 0.5]]

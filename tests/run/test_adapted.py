@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lessonkit.convert.lora import merge
 from lessonkit.errors import LessonkitError
 from lessonkit.llama.vocabulary import extend_vocabulary
 from lessonkit.models.loading import load
@@ -44,6 +45,22 @@ def test_an_unmerged_adapter_answers_as_the_merged_model(folder, tmp_path, capsy
     with torch.inference_mode():
         assert torch.allclose(adapted.model(ids).logits, merged(ids).logits, atol=1e-3)
     assert "".join(stream(*adapted, "The river", max_new_tokens=10))
+
+
+def test_one_adapter_on_top_of_another_answers_as_both_merged(folder, tmp_path, capsys):
+    first = make_adapter(folder, tmp_path / "first", modules_to_save=SAVED)
+    second = make_adapter(folder, tmp_path / "second", seed=1, modules_to_save=SAVED)
+    both = load(folder, device="cpu")
+    for adapter in (first, second):
+        both = with_adapter(both, adapter)
+    merge(folder, [first, second], tmp_path / "merged", replace_saved=True)
+    merged = load(tmp_path / "merged", device="cpu").model
+    ids = torch.tensor([[1, 300, 301, 17]])
+    with torch.inference_mode():
+        logits = both.model(ids).logits
+        assert torch.allclose(logits, merged(ids).logits, atol=1e-3)
+        assert not torch.allclose(logits, load(folder, device="cpu").model(ids).logits, atol=1e-2)
+    assert capsys.readouterr().out == ""  # that is for answers
 
 
 def test_adapters_that_cannot_be_applied(folder, tmp_path):

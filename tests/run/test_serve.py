@@ -16,10 +16,12 @@ import pytest
 
 from lessonkit.convert.adapter_gguf import adapter_to_gguf
 from lessonkit.convert.gguf import to_gguf
+from lessonkit.convert.lora import merge
 from lessonkit.errors import LessonkitError
-from lessonkit.models import load
+from lessonkit.models import find_adapter, load
 from lessonkit.run.generate import complete
 from lessonkit.run.serve import Served, is_loopback, serving
+from lessonkit.run.templates import find_template
 from tests.convert.adapters import make_adapter
 
 # Its first eight tokens are decided by wide margins (test_the_answer_is_the_models_own).
@@ -79,6 +81,22 @@ def test_a_folder_is_served_and_an_adapter_is_switched_by_the_request(
     with serving(f32, adapters=[tmp_path / "lora.gguf"], threads=1) as served:
         assert continued(served) == on
     with pytest.raises(LessonkitError, match="PEFT"), serving(f32, adapters=[adapter]):
+        pass
+
+
+def test_the_embedded_adapters_are_served_by_name_and_switched(mini: Path, tmp_path: Path) -> None:
+    """Both save an embedding, which cannot be switched: it is in the served file."""
+    prompt = find_template("alpaca").prompt("On which mountain does the Kerrow rise?")
+    merge(mini, [find_adapter("zh"), find_adapter("chat")], tmp_path / "merged")
+    expected = complete(*load(tmp_path / "merged", dtype="float32"), prompt, max_new_tokens=24)
+    assert expected == "The Kerrow rises on White Horn."  # by wide margins, as with both on
+    with serving("mini", adapters=["zh", "chat"], threads=1) as served:
+        assert served.adapters == ("zh", "chat")
+        for scales, answers in (((1, 1), True), ((1, 0), False), ((0, 0), False)):
+            lora = [{"id": number, "scale": scale} for number, scale in enumerate(scales)]
+            found = continued(served, prompt=prompt, max_tokens=24, lora=lora)
+            assert (found == expected) == answers
+    with pytest.raises(LessonkitError, match="no such folder"), serving(mini, adapters=["fr"]):
         pass
 
 

@@ -30,9 +30,11 @@ def block_format(name: str) -> BlockFormat:
     return FORMATS[name]
 
 
-def encode(values: np.ndarray, name: str, importance: np.ndarray | None = None) -> np.ndarray:
+def encode(
+    values: np.ndarray, name: str, importance: np.ndarray | None = None, *, first_row: int = 0
+) -> np.ndarray:
     """Encode float32 [rows, columns] as uint8 [rows, bytes]: `BlockFormat.encode`."""
-    return block_format(name).encode(values, importance)
+    return block_format(name).encode(values, importance, first_row=first_row)
 
 
 def decode(data: np.ndarray, name: str) -> np.ndarray:

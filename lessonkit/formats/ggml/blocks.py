@@ -68,11 +68,14 @@ class BlockFormat(ABC):
             )
         return columns // self.values * self.bytes
 
-    def encode(self, values: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+    def encode(
+        self, values: np.ndarray, importance: np.ndarray | None = None, *, first_row: int = 0
+    ) -> np.ndarray:
         """Encode float32 [rows, columns] as uint8 [rows, row_bytes].
 
         `importance`, float32 [columns], weighs the squared error of each column: the mean
-        square of what the column is multiplied with ("imatrix").
+        square of what the column is multiplied with ("imatrix"). `first_row` is the number that
+        errors give the first row, where `values` are a part of a matrix.
 
         Raises LessonkitError for other shapes or dtypes, for NaN and infinity, and for
         values so large that a block's scale overflows float16.
@@ -94,31 +97,32 @@ class BlockFormat(ABC):
         else:
             rows = values
         encoded = out.reshape(len(rows), self.row_bytes(rows.shape[1]))
+        before = first_row * values.shape[1]
 
         def encode_piece(start: int, stop: int) -> None:
             x = np.ascontiguousarray(rows[start:stop])
             # A finite sum has finite terms; an infinite one may only have overflowed.
             if not self.scale_shows_faults and not np.isfinite(np.add.reduce(x, axis=None)):
-                _require_finite(x, start * rows.shape[1], values.shape[1])
+                _require_finite(x, before + start * rows.shape[1], values.shape[1])
             blocks = self.encode_blocks(x, importance)
             # As bytes: numpy copies records field by field, ten times slower.
             encoded[start:stop] = blocks.view(np.uint8).reshape(stop - start, -1)
 
         share_out(encode_piece, _pieces(len(rows), self.piece // max(1, rows.shape[1])))
-        self._require_finite_scales(out, values)
+        self._require_finite_scales(out, values, before)
         return out
 
-    def _require_finite_scales(self, encoded: np.ndarray, values: np.ndarray) -> None:
+    def _require_finite_scales(self, encoded: np.ndarray, values: np.ndarray, before: int) -> None:
         blocks = encoded.reshape(-1).view(self.layout)
         for field in {"d", "m", "dmin"} & set(self.layout.names or ()):
             finite = np.isfinite(blocks[field])
             if not finite.all():
                 start = int(np.argmin(finite)) * self.values
                 row = start // values.shape[1]
-                _require_finite(values[row], row * values.shape[1], values.shape[1])
+                _require_finite(values[row], before + row * values.shape[1], values.shape[1])
                 raise LessonkitError(
                     f"The scale of a {self.name} block overflows float16.",
-                    where=_place(start, values.shape[1]),
+                    where=_place(before + start, values.shape[1]),
                     remedy="Values this large (65504 times the largest code) are no "
                     "weights: find out where they come from.",
                 )

@@ -13,7 +13,7 @@ under `np.errstate(all="ignore")`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -93,11 +93,10 @@ def qx(
 
     def sums(inverse: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         round_to_codes(inverse)
-        np.multiply(wx, code, out=product)
-        sum_lx = ordered_sum(product)
         np.multiply(w, code, out=product)
         np.multiply(product, code, out=product)
-        return sum_lx, ordered_sum(product)
+        np.multiply(wx, code, out=code)
+        return ordered_sum(code), ordered_sum(product)
 
     chosen = F(-half) / largest
     sum_lx, sum_l2 = sums(chosen)
@@ -139,39 +138,47 @@ def qkx(
     low = np.where(lowest > 0, F(0), lowest)
     flat = high == low
     sum_w, sum_x = ordered_sum(weights), ordered_sum(weights * x)
-    code, product, square, shifted = (np.empty_like(x) for _ in range(4))
+    # Four arrays of this size, and one more for the sums: a cache must hold them.
+    shifted, code, product = x - low, np.empty_like(x), np.empty_like(x)
 
-    def span(low: np.ndarray) -> np.ndarray:
-        return np.where(flat, F(1), high - low)
+    def spans(low: np.ndarray, at: np.ndarray | slice = np.s_[:]) -> tuple[np.ndarray, bool]:
+        """Return max - min, 1 for groups of one value; and whether their codes stay near `top`."""
+        span = np.where(flat[at], F(1), high[at] - low)
+        # `nearest` differs from rint beyond _REACH, which only numbers next to zero get to; and
+        # where the inverse of so small a span is infinite.
+        below = np.abs(lowest[at] - low)
+        near = below + F(1e-30) <= _REACH / F(4 * (top + 1)) * np.abs(span)
+        return span, bool(near.all())
 
-    def round_to_codes(inverse: np.ndarray, low: np.ndarray) -> None:
+    def round_to_codes(inverse: np.ndarray, near: bool) -> None:
         np.multiply(shifted, inverse, out=code)
-        reach = np.abs(inverse) * np.maximum(np.abs(high - low), np.abs(lowest - low))
-        if (reach <= _REACH).all():
+        if near:
             np.rint(code, out=code)
-        else:  # only with numbers next to zero
+        else:
             code[:] = nearest(code)
         np.clip(code, F(0), F(top), out=code)
 
     def error(scale: np.ndarray, low: np.ndarray) -> np.ndarray:
-        np.multiply(code, scale, out=product)
-        np.add(product, low, out=product)
-        np.subtract(product, x, out=product)
+        """Return the error of `code`, which is used up."""
+        np.multiply(code, scale, out=code)
+        np.add(code, low, out=code)
+        np.subtract(code, x, out=code)
         if absolute:
-            np.abs(product, out=product)
+            np.abs(code, out=code)
         else:
-            np.multiply(product, product, out=product)
-        np.multiply(product, weights, out=product)
-        return ordered_sum(product)
+            np.multiply(code, code, out=code)
+        np.multiply(code, weights, out=code)
+        return ordered_sum(code)
 
-    chosen, chosen_low = F(top) / span(low), low
+    span, near = spans(low)
+    chosen, chosen_low = F(top) / span, low.copy()
     scale = 1 / chosen
-    np.subtract(x, low, out=shifted)
-    round_to_codes(chosen, low)
+    round_to_codes(chosen, near)
     best = error(scale, low)
+    square = np.empty_like(x)
     for k in range(steps + 1):
-        inverse = (F(first) + F(step) * F(k) + F(top)) / span(low)
-        round_to_codes(inverse, low)
+        inverse = (F(first) + F(step) * F(k) + F(top)) / span
+        round_to_codes(inverse, near)
         np.multiply(weights, code, out=product)
         sum_l = ordered_sum(product)
         np.multiply(product, code, out=square)
@@ -181,20 +188,20 @@ def qkx(
         determinant = sum_w * sum_l2 - sum_l * sum_l
         new_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
         new_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-        above = new_low > 0
-        new_scale = np.where(above, sum_xl / sum_l2, new_scale)
-        new_low = np.where(above, F(0), new_low)
+        (above,) = np.nonzero(new_low > 0)
+        new_scale[above] = sum_xl[above] / sum_l2[above]
+        new_low[above] = 0
         new_error = error(new_scale, new_low)
-        better = (determinant > 0) & (new_error < best)
-        if better.any():
-            chosen = np.where(better, inverse, chosen)
-            chosen_low = np.where(better, low, chosen_low)
-            best = np.where(better, new_error, best)
-            scale = np.where(better, new_scale, scale)
-            low = np.where(better, new_low, low)
+        (better,) = np.nonzero((determinant > 0) & (new_error < best))
+        if len(better):
+            chosen[better], chosen_low[better] = inverse[better], low[better]
+            best[better], scale[better] = new_error[better], new_scale[better]
+            low[better] = new_low[better]
+            span[better], still_near = spans(low[better], better)
+            near &= still_near
             np.subtract(x, low, out=shifted)
     np.subtract(x, chosen_low, out=shifted)
-    round_to_codes(chosen, chosen_low)
+    round_to_codes(chosen, near)
     codes = code.astype(np.uint8)
     codes[:, flat] = 0
     return np.where(flat, F(0), scale), -low, codes
@@ -205,22 +212,37 @@ def q3(x: np.ndarray, half: int) -> tuple[np.ndarray, np.ndarray]:
 
     Starts from `-half / largest`; errors are weighed by x^2.
     """
-    largest = signed_largest(x)
-    zero = np.abs(largest) < TINY
-    w = x * x
-    codes = round_within(x * (F(-half) / np.where(zero, F(1), largest)), -half, half - 1)
-    sum_lx, sum_l2 = ordered_sum(w * x * codes), ordered_sum(w * codes * codes)
+    size, count = x.shape
+    codes = np.empty((size, count), dtype=np.int8)
+    sum_lx, sum_l2 = np.empty_like(x[0]), np.empty_like(x[0])
+    zero, tried = np.empty(count, dtype=bool), []
+    # Few groups at a time, so that a core's cache holds all that is made of them on the way.
+    for start in range(0, count, 1 << 12):
+        some = slice(start, start + (1 << 12))
+        xs = x[:, some]
+        largest = signed_largest(xs)
+        zero[some] = np.abs(largest) < TINY
+        code = xs * (F(-half) / np.where(zero[some], F(1), largest))
+        np.rint(code, out=code)
+        np.clip(code, F(-half), F(half - 1), out=code)
+        codes[:, some] = code
+        w = xs * xs
+        wx = w * xs
+        lx, l2 = _products(w, wx, code)
+        sum_lx[some], sum_l2[some] = ordered_sum(lx), ordered_sum(l2)
+        _, worth = _best_alone(xs, code, lx, l2, sum_lx[some], sum_l2[some])
+        (at,) = np.nonzero(np.logical_or.reduce(worth, axis=0))
+        tried.append([at + start, *(_take(a, at) for a in (xs, w, wx, code))])
 
     def round_to_codes(values: np.ndarray) -> np.ndarray:
-        return np.clip(nearest(values), -half, half - 1).astype(np.float32)
+        return np.maximum(np.minimum(nearest(values), half - 1), -half).astype(np.float32)
 
-    sum_lx, sum_l2 = _one_at_a_time(
-        x, w, codes, sum_lx, sum_l2, round_to_codes, top=half, positive=False
-    )
+    groups, *parts = (np.concatenate(each, axis=-1) for each in zip(*tried, strict=True))
+    _one_at_a_time(groups, parts, codes, sum_lx, sum_l2, round_to_codes)
     scale = np.where((sum_l2 > 0) & ~zero, sum_lx / sum_l2, F(0))
-    codes = (codes + F(half)).astype(np.uint8)
+    codes += np.int8(half)
     codes[:, zero] = 0
-    return scale, codes
+    return scale, codes.view(np.uint8)
 
 
 def qp(x: np.ndarray, top: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -251,84 +273,118 @@ def qp(x: np.ndarray, top: int, weights: np.ndarray) -> tuple[np.ndarray, np.nda
         best, inverse = np.where(better, new, best), np.where(better, trial, inverse)
     whole = np.minimum(nearest(inverse * x), top)
     codes = whole.astype(np.float32)
-    sum_lx, sum_l2 = ordered_sum(weights * x * codes), ordered_sum(weights * codes * codes)
-    codes = wrapped(whole)
+    wx = weights * x
+    sum_lx, sum_l2 = (ordered_sum(products) for products in _products(weights, wx, codes))
 
     def round_to_codes(values: np.ndarray) -> np.ndarray:
         return np.minimum(nearest(values), top).astype(np.float32)
 
-    sum_lx, sum_l2 = _one_at_a_time(
-        x, weights, codes, sum_lx, sum_l2, round_to_codes, top=top, positive=True
-    )
+    codes = wrapped(whole)
+    out = codes.astype(np.uint8)
+    groups = np.arange(x.shape[1])
+    parts = [x, weights, wx, codes]
+    _one_at_a_time(groups, parts, out, sum_lx, sum_l2, round_to_codes, positive_to=top)
     scale = np.where((sum_l2 > 0) & ~zero, sum_lx / sum_l2, F(0))
-    codes[:, zero] = 0
-    return scale, codes.astype(np.uint8)
+    out[:, zero] = 0
+    return scale, out
+
+
+def _products(w: np.ndarray, wx: np.ndarray, code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return w x code and w code^2 of each value."""
+    l2 = w * code
+    l2 *= code
+    return wx * code, l2
+
+
+def _best_alone(
+    x: np.ndarray,
+    code: np.ndarray,
+    lx: np.ndarray,
+    l2: np.ndarray,
+    sum_lx: np.ndarray,
+    sum_l2: np.ndarray,
+    positive_to: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best number in the place of each code, the others fixed; and whether to try it.
+
+    Makes of `lx` and `l2`, the values' `_products`, the sums without each.
+    """
+    np.subtract(sum_lx, lx, out=lx)
+    np.subtract(sum_l2, l2, out=l2)
+    best = x * l2
+    best /= lx
+    distance = best - code
+    worth = np.abs(distance, out=distance) >= F(0.5)  # else it is the nearest already
+    if positive_to:
+        worth |= code > positive_to  # has wrapped round
+        worth &= l2 > 0
+    worth &= lx > 0
+    return best, worth
 
 
 def _one_at_a_time(
-    x: np.ndarray,
-    w: np.ndarray,
+    groups: np.ndarray,
+    parts: Iterable[np.ndarray],
     codes: np.ndarray,
     sum_lx: np.ndarray,
     sum_l2: np.ndarray,
     round_to_codes: Callable[[np.ndarray], np.ndarray],
-    *,
-    top: int,
-    positive: bool,
-) -> tuple[np.ndarray, np.ndarray]:
+    positive_to: int = 0,
+) -> None:
     """Change one code after another where the scale then fits better, in at most five sweeps.
 
-    Changes `codes`; returns the new sums w x code and w code^2. A sweep tries the codes in
-    their order, and a group whose sweep changed nothing is done. Few codes are worth a try,
-    so each group goes its own way here: a round finds the next such code of every group that
-    is not done, and tries it.
+    `groups` says which groups to work on; `parts` are these groups' values, weights, weights
+    times values, and codes. Changes `codes` and the sums of w x code and w code^2, which are
+    of all groups.
+
+    A sweep tries the codes in their order, and a group whose sweep changed nothing is done.
+    Few codes are worth a try, so each group goes its own way here: a round finds the next such
+    code of every group that is not done, and tries it.
     """
-    wx = w * x
-    size, count = x.shape
-    groups = np.arange(count)  # those not done
-    last = np.full(count, -1, dtype=np.int8)  # the code that was tried last
-    sweep, changed = np.zeros(count, dtype=np.int8), np.zeros(count, dtype=bool)
+    x, w, wx, code = parts
+    size = len(x)
+    total_lx, total_l2 = sum_lx[groups], sum_l2[groups]
+    last: np.ndarray = np.full(len(groups), -1, dtype=np.int8)  # the code that was tried last
+    sweep: np.ndarray = np.zeros_like(last)
+    changed: np.ndarray = np.zeros(len(groups), dtype=bool)
     turn = np.arange(size, dtype=np.int8)[:, None]
     before_end = np.int8(size) - turn
     while len(groups):
-        xs, ws, wxs, code = (
-            a if len(groups) == count else np.take(a, groups, axis=1, mode="clip")
-            for a in (x, w, wx, codes)
-        )
-        lx, l2 = sum_lx[groups], sum_l2[groups]
-        rest_lx, rest_l2 = wxs * code, ws * code
-        rest_l2 *= code
-        np.subtract(lx, rest_lx, out=rest_lx)
-        np.subtract(l2, rest_l2, out=rest_l2)
-        best = xs * rest_l2
-        best /= rest_lx
-        distance = best - code
-        worth = np.abs(distance, out=distance) >= F(0.5)  # else it is the nearest already
-        if positive:
-            worth |= code > top  # has wrapped round
-            worth &= rest_l2 > 0
-        worth &= rest_lx > 0
+        lx, l2 = _products(w, wx, code)
+        best, worth = _best_alone(x, code, lx, l2, total_lx, total_l2, positive_to)
         worth &= turn > last
         left = np.maximum.reduce(worth.view(np.int8) * before_end, axis=0)
         (at,) = np.nonzero(left)
         i = size - left[at].astype(np.intp)
         place = i * len(groups) + at
         new = round_to_codes(np.take(best, place))
-        new_lx = np.take(rest_lx, place) + np.take(wxs, place) * new
-        new_l2 = np.take(rest_l2, place) + np.take(ws, place) * new * new
-        old_lx, old_l2 = lx[at], l2[at]
+        new_lx = np.take(lx, place) + np.take(wx, place) * new
+        new_l2 = np.take(l2, place) + np.take(w, place) * new * new
+        old_lx, old_l2 = total_lx[at], total_l2[at]
         better = (new_l2 > 0) & (new_lx * new_lx * old_l2 > old_lx * old_lx * new_l2)
         better &= new != np.take(code, place)
         at, i, new = at[better], i[better], new[better]
         kept = groups[at]
-        codes[i, kept] = np.mod(new, F(256)) if positive else new
-        sum_lx[kept], sum_l2[kept] = new_lx[better], new_l2[better]
+        code[i, at] = codes[i, kept] = np.mod(new, F(256)) if positive_to else new
+        total_lx[at] = sum_lx[kept] = new_lx[better]
+        total_l2[at] = sum_l2[kept] = new_l2[better]
         changed[at] = True
         # Whoever has come to the end of a sweep begins another, if it was of use.
         ended = left == 0
         sweep += ended
-        (going,) = np.nonzero(~ended | (changed & (sweep < 5)))
+        done = ended & ~(changed & (sweep < 5))
         changed &= ~ended
         last = np.where(ended, np.int8(-1), np.int8(size) - left)
-        groups, last, sweep, changed = (a[going] for a in (groups, last, sweep, changed))
-    return sum_lx, sum_l2
+        (going,) = np.nonzero(~done)
+        if len(going) > 0.8 * len(groups):
+            last[done] = size  # leaving these out would take longer than taking them along
+        else:
+            x, w, wx, code = (_take(a, going) for a in (x, w, wx, code))
+            groups, total_lx, total_l2, last, sweep, changed = (
+                a[going] for a in (groups, total_lx, total_l2, last, sweep, changed)
+            )
+
+
+def _take(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return `x[:, groups]`, faster."""
+    return np.take(x, groups, axis=1, mode="clip")

@@ -83,6 +83,9 @@ def test_nan_and_infinity_are_refused_by_place(name: str, weighed: bool, bad: fl
     with pytest.raises(LessonkitError) as caught:
         encode(values, name, importance() if weighed else None)
     assert caught.value.where == "row 7, column 300"
+    with pytest.raises(LessonkitError) as caught:
+        encode(values, name, importance() if weighed else None, first_row=100)
+    assert caught.value.where == "row 107, column 300"
 
 
 def test_a_finite_block_whose_sum_overflows_is_no_error() -> None:

@@ -1,0 +1,51 @@
+"""What a notebook costs: its memory is seen, and one that stops is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, writes
+
+from lessonkit.testing.commands import main
+from lessonkit.testing.measure import measure
+
+MEGABYTES = 300
+LARGE = f"""import time
+large = bytearray({MEGABYTES} * 10**6)
+large[::4096] = b"x" * len(large[::4096])
+time.sleep(1)"""
+
+
+def notebook(path: Path, *sources: str) -> Path:
+    cells = [new_code_cell(source, id=f"cell-{n}") for n, source in enumerate(sources)]
+    path.write_text(writes(new_notebook(cells=cells)), encoding="utf-8")
+    return path
+
+
+def test_minutes_memory_and_the_slowest_cells(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("")
+    path = notebook(
+        tmp_path / "a.ipynb", "import pathlib\nassert not list(pathlib.Path().iterdir())", LARGE
+    )
+    before = path.read_bytes()
+    small = measure(notebook(tmp_path / "small.ipynb", "import time\ntime.sleep(1)"))
+    cost = measure(path)
+    assert cost.error == "" and cost.seconds > 1
+    assert [name for _, name in cost.cells] == ["cell-1", "cell-0"] and cost.cells[0][0] > 1
+    assert 0.8 * MEGABYTES < (cost.peak - small.peak) / 1e6 < 1.5 * MEGABYTES
+    assert path.read_bytes() == before  # it is only measured
+
+
+def test_one_that_stops_is_told_and_the_others_still_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook(tmp_path / "a.ipynb", "1 / 0")
+    model = "import os\nprint(os.environ['LESSONKIT_MODEL'])\nassert False, 'seen'"
+    notebook(tmp_path / "b.ipynb", model)
+    notebook(tmp_path / "c.ipynb", "1 + 1")
+    monkeypatch.setenv("LESSONKIT_MODEL", "another")
+    assert main(["measure", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "ZeroDivisionError" in told and "another" in told and "c.ipynb\n" in told
+    assert main(["measure", str(tmp_path / "c.ipynb")]) == 0
