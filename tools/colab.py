@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("lessons", nargs="*", type=Path, metavar="LESSON", help="all unless named")
     parser.add_argument("--python", default="3.13", help="Colab's")
     parser.add_argument("--torch-backend", help="cpu, cu128, ...")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     lessons = options.lessons or sorted((ROOT / "notebooks").glob("*.ipynb"))
 
     shutil.rmtree(options.folder, ignore_errors=True)
