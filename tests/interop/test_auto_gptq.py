@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lessonkit.convert.dequantized import load_dequantized
 from lessonkit.convert.gptq import Gptq, to_gptq
 from lessonkit.convert.packed import PackedCheckpoint
+from lessonkit.convert.plain import runnable
 from lessonkit.formats.packing import Version
 from lessonkit.quantize.grids import IntGrid
 from tests.convert.quantized import CALIBRATION, IDS, difference, logits_of
@@ -68,7 +68,7 @@ def test_it_computes_what_we_do(setting: str, source: Path, tmp_path: Path) -> N
     theirs, quantised = scored_by_auto_gptq(tmp_path / "out", tmp_path / "answers")
     packed = PackedCheckpoint(tmp_path / "out").packed
     assert quantised == {name.removesuffix(".weight") for name in packed}
-    ours, _ = load_dequantized(tmp_path / "out")
+    ours = runnable(tmp_path / "out").model
     assert difference(logits_of(ours), theirs) < 1e-5
 
 
@@ -76,7 +76,7 @@ def test_it_reads_shards(source: Path, tmp_path: Path) -> None:
     to_gptq(source, tmp_path / "out", CALIBRATION, SETTINGS["default"], max_shard_bytes=60_000)
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     theirs, _ = scored_by_auto_gptq(tmp_path / "out", tmp_path / "answers")
-    ours, _ = load_dequantized(tmp_path / "out")
+    ours = runnable(tmp_path / "out").model
     assert difference(logits_of(ours), theirs) < 1e-5
 
 
@@ -88,5 +88,5 @@ def test_it_knows_version_1_alone(
     method = SETTINGS["2 bits"]
     to_gptq(source, tmp_path / "out", CALIBRATION, method, version=version)
     theirs, _ = scored_by_auto_gptq(tmp_path / "out", tmp_path / "answers")
-    ours, _ = load_dequantized(tmp_path / "out")
+    ours = runnable(tmp_path / "out").model
     assert (difference(logits_of(ours), theirs) < 1e-5) == agrees
