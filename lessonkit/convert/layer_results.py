@@ -78,7 +78,8 @@ class FinishedLayers:
 
     def __exit__(self, *_: object) -> None:
         assert self._lock is not None
-        if not any(self.folder.glob("*.safetensors")):
+        # After `forget` the folder, if there is one, is another run's.
+        if not self._lock.closed and not any(self.folder.glob("*.safetensors")):
             self.forget()
         self._lock.close()
 
@@ -132,8 +133,10 @@ class FinishedLayers:
         _write(self._path(index), save(tensors, metadata))
 
     def forget(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, and let go of it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock:
+            self._lock.close()
 
     def _path(self, index: int) -> Path:
         return self.folder / f"layer-{index:05}.safetensors"
