@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from lessonkit.errors import LessonkitError
-from lessonkit.files.dtypes import FLOATS, Array, cast, pieces, to_float32
+from lessonkit.files.dtypes import FLOATS, Array, cast, to_float32
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.ggml import block_format, decode, encode, row_bytes
-from lessonkit.formats.threads import share_out
+from lessonkit.formats.threads import pieces, share_out
 
 _PIECE = 1 << 17  # values looked at at a time
 
@@ -40,9 +42,9 @@ def encode_tensor(bits: Array, dtype: str, info: TensorInfo, importance: Array |
     return out
 
 
-def _pieces_of(rows: Array, kind: str) -> list[tuple[int, int]]:
+def _pieces_of(rows: Array, kind: str) -> Iterator[tuple[int, int]]:
     """Rows to work on at a time: what is made of them on the way shall stay in a cache."""
-    return pieces(len(rows), max(1, block_format(kind).piece // rows.shape[1]))
+    return pieces(len(rows), block_format(kind).piece // rows.shape[1])
 
 
 def relative_error(bits: Array, dtype: str, encoded: Array, kind: str) -> float:

@@ -16,7 +16,7 @@ from lessonkit.convert.adapter import Adapter, LowRank
 from lessonkit.convert.lora_math import add_dora, low_rank_delta, low_rank_product
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import DTYPES, Array, as_torch
-from lessonkit.formats.threads import share_out
+from lessonkit.formats.threads import pieces, share_out
 
 if TYPE_CHECKING:
     import torch
@@ -140,7 +140,7 @@ def _finish(values: _Values, old: torch.Tensor, new: torch.Tensor) -> tuple[int,
 
     The largest difference is infinite or NaN where one of the values is.
     """
-    size, common = len(new), len(old)
+    common = len(old)
     counts, largest = [0], [0.0]
 
     def finish(start: int, stop: int) -> None:
@@ -152,7 +152,7 @@ def _finish(values: _Values, old: torch.Tensor, new: torch.Tensor) -> tuple[int,
         if len(now):
             largest.append(float((now - was).abs_().max()))
 
-    share_out(finish, [(start, min(start + _PIECE, size)) for start in range(0, size, _PIECE)])
+    share_out(finish, pieces(len(new), _PIECE))
     return sum(counts), float(np.max(largest))
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lessonkit.files.dtypes import DTYPES, Array, cast, pieces, to_float32
+from lessonkit.files.dtypes import DTYPES, Array, cast, to_float32
 from lessonkit.formats.floats import BF16, FP16, FP32, ulp
-from lessonkit.formats.threads import share_out
+from lessonkit.formats.threads import pieces, share_out
 
 _FORMATS = {"F16": FP16, "BF16": BF16, "F32": FP32}
 _CHUNK = 1 << 17  # values compared at a time, so that memory stays small

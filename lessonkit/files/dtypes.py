@@ -15,7 +15,7 @@ import numpy as np
 
 from lessonkit.errors import LessonkitError
 from lessonkit.formats.floats import bf16_bits, bf16_values
-from lessonkit.formats.threads import share_out
+from lessonkit.formats.threads import pieces, share_out
 
 if TYPE_CHECKING:
     import torch
@@ -231,11 +231,6 @@ def cast(bits: Array, source: str, target: str) -> Array:
     # In pieces, so that memory for the steps between stays small.
     share_out(cast_piece, pieces(flat.size, _PIECE))
     return result
-
-
-def pieces(size: int, step: int) -> list[tuple[int, int]]:
-    """Where pieces of `step` of an array begin and end, as `share_out` wants it."""
-    return [(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 @cache

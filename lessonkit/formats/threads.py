@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -31,6 +31,13 @@ def share_out(work: Callable[[int, int], None], pieces: Iterable[tuple[int, int]
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(one, todo))
+
+
+def pieces(size: int, step: int) -> Iterator[tuple[int, int]]:
+    """Where pieces of `step` (at least 1) begin and end, of `size` in all, as `share_out` wants."""
+    step = max(1, step)
+    for start in range(0, size, step):
+        yield start, min(start + step, size)
 
 
 def _threads() -> int:

@@ -11,13 +11,12 @@ stay small whatever the tensor's size. The pieces are shared out over threads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
 
 from lessonkit.errors import LessonkitError
-from lessonkit.formats.threads import share_out
+from lessonkit.formats.threads import pieces, share_out
 
 
 class BlockFormat(ABC):
@@ -108,7 +107,7 @@ class BlockFormat(ABC):
             # As bytes: numpy copies records field by field, ten times slower.
             encoded[start:stop] = blocks.view(np.uint8).reshape(stop - start, -1)
 
-        share_out(encode_piece, _pieces(len(rows), self.piece // max(1, rows.shape[1])))
+        share_out(encode_piece, pieces(len(rows), self.piece // max(1, rows.shape[1])))
         self._require_finite_scales(out, values, before)
         return out
 
@@ -142,7 +141,7 @@ class BlockFormat(ABC):
         def decode_piece(start: int, stop: int) -> None:
             out[start:stop] = self.decode_blocks(blocks[start:stop])
 
-        share_out(decode_piece, _pieces(len(blocks), self.piece // self.values))
+        share_out(decode_piece, pieces(len(blocks), self.piece // self.values))
         return out.reshape(len(data), data.shape[1] // self.bytes * self.values)
 
     @abstractmethod
@@ -252,12 +251,6 @@ def _require_finite(x: np.ndarray, start: int, columns: int) -> None:
             remedy="Find out where the values come from: a truncated download or a float16 "
             "overflow are the usual causes.",
         )
-
-
-def _pieces(size: int, step: int) -> Iterator[tuple[int, int]]:
-    step = max(1, step)
-    for start in range(0, size, step):
-        yield start, min(start + step, size)
 
 
 def _place(index: int, columns: int) -> str:
