@@ -7,25 +7,27 @@
                 passage.keep(name, read)
 
 A tensor is hashed, and compared with its file's own checksum where there is one, on a thread of
-its own while it is written; leaving the inner block gives its memory back.
+its own while it is worked on. There it is also recorded, and its memory given back, while the next
+one is.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lessonkit.files.atomic import atomic_file, atomic_folder, check_space
+from lessonkit.files.atomic import atomic_file, atomic_folder, check_space, check_target
 from lessonkit.files.certificate import (
     CERTIFICATE_NAME,
     CERTIFICATE_START,
     Certificate,
+    Record,
     certificate_beside,
     tensor_sha256,
 )
@@ -33,6 +35,7 @@ from lessonkit.files.checkpoint import TensorSource
 from lessonkit.files.dtypes import Array
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import MAX_SHARD_BYTES, ShardWriter, write_checkpoint
+from lessonkit.formats.threads import unshared
 from lessonkit.progress import byte_bar
 
 
@@ -55,7 +58,8 @@ class Passage:
         self.certificate = certificate
         self._bar = bar
         self._passes = passes
-        self._beside = ThreadPoolExecutor(1)
+        self._beside = ThreadPoolExecutor(1)  # one: all is done in the order in which it came
+        self._under_way: list[Future[None]] = []
 
     @contextmanager
     def tensor(self, name: str) -> Iterator[Read]:
@@ -65,18 +69,49 @@ class Passage:
         read = Read(bits, info.dtype, self._beside.submit(self._hash, name, bits))
         yield read
         read.sha256.result()  # raises what the checksum told
-        self.source.release(name)
+        self._do(lambda: self.source.release(name))
         self._bar.update(info.nbytes / self._passes)
 
     def keep(self, name: str, read: Read, *, source: Sequence[str] | None = None) -> None:
         """Record that a tensor's values were not touched; `source` are the names it came from."""
-        self.certificate.kept(
-            name, read.bits, read.dtype, sha256=read.sha256.result(), source=source or [name]
-        )
 
-    def sha256(self, bits: Array) -> Future[str]:
-        """The SHA-256 of bits that are to be written, taken on the same thread as the source's."""
-        return self._beside.submit(tensor_sha256, bits)
+        def keep() -> None:
+            self.certificate.kept(
+                name, read.bits, read.dtype, sha256=read.sha256.result(), source=source or [name]
+            )
+
+        self._do(keep)
+
+    def cast(
+        self, name: str, read: Read, result: Array, dtype: str, *,
+        source: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Record that a tensor was rounded to another dtype."""
+
+        def cast() -> None:
+            self.certificate.cast(
+                name, read.bits, read.dtype, result, dtype,
+                sha256=read.sha256.result(), source=source or [name],
+            )  # fmt: skip
+
+        self._do(cast)
+
+    def record(self, make: Callable[..., Iterable[tuple[str, Record]]], *arguments: Any) -> None:
+        """Record what else became of a tensor: ``make(*arguments)`` is called on that thread."""
+        self._do(lambda: self.certificate.records.update(make(*arguments)))
+
+    def settle(self) -> None:
+        """Wait for all records; raises what their making raised."""
+        for each in self._under_way:
+            each.result()
+        self._under_way.clear()
+
+    def _do(self, work: Callable[[], None]) -> None:
+        def do() -> None:
+            with unshared():
+                work()
+
+        self._under_way.append(self._beside.submit(do))
 
     def _hash(self, name: str, bits: Array) -> str:
         self.source.check(name)
@@ -137,6 +172,7 @@ def to_checkpoint(
             passage.writer = writer
             try:
                 yield passage
+                passage.settle()
             finally:
                 passage.close()
         source.require_unchanged()
@@ -166,6 +202,7 @@ def to_folder(
             passage.folder = folder
             try:
                 yield passage
+                passage.settle()
             finally:
                 passage.close()
         source.require_unchanged()
@@ -192,6 +229,8 @@ def to_files(
     """
     check_space(Path(outs[0]).absolute().parent, needed)
     protect = [source.path, *source.weight_files, *protect]
+    for out in outs:  # before the certificate: whoever named this file knows nothing of that one
+        check_target(Path(out), force=force, protect=protect, magic=magic)
     with ExitStack() as stack:
         beside = certificate_beside(outs[0])
         last = stack.enter_context(atomic_file(beside, magic=CERTIFICATE_START, force=force))
@@ -203,6 +242,7 @@ def to_files(
         passage.files = files
         try:
             yield passage
+            passage.settle()
         finally:
             passage.close()
         source.require_unchanged()

@@ -7,16 +7,17 @@ matrices' type, as after a conversion from it, they return to that type.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lessonkit.convert.conversion import CheckpointPassage, as_json, to_checkpoint
+from lessonkit.convert.conversion import CheckpointPassage, Read, as_json, to_checkpoint
 from lessonkit.convert.gguf_model import GgufModel, dequantised
 from lessonkit.errors import LessonkitError
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
-from lessonkit.files.dtypes import DTYPES, FLOATS, cast, to_float32
+from lessonkit.files.dtypes import DTYPES, FLOATS, Array, cast, to_float32
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import MAX_SHARD_BYTES
 from lessonkit.formats.ggml import FORMATS
@@ -97,18 +98,20 @@ def _convert(passage: CheckpointPassage, name: str, info: TensorInfo) -> None:
         else:
             result = dequantised(read.bits, passage.source.info(name))
         passage.writer.add(name, result, info.dtype)
-        digest = read.sha256.result()
         if read.dtype == info.dtype:
             passage.keep(name, read)
         elif read.dtype in FLOATS:
-            passage.certificate.cast(
-                name, read.bits, read.dtype, result, info.dtype, sha256=digest, source=[name]
-            )
+            passage.cast(name, read, result, info.dtype)
         else:
-            passage.certificate.records[name] = Record(
-                f"dequantised: {read.dtype}", read.dtype, info.shape, digest, [name],
-                {"output_dtype": info.dtype, "output_sha256": tensor_sha256(result)},
-            )  # fmt: skip
+            passage.record(_record, info, read, result)
+
+
+def _record(info: TensorInfo, read: Read, result: Array) -> Iterator[tuple[str, Record]]:
+    """What became of a tensor that held codes."""
+    yield info.name, Record(
+        f"dequantised: {read.dtype}", read.dtype, info.shape, read.sha256.result(), [info.name],
+        {"output_dtype": info.dtype, "output_sha256": tensor_sha256(result)},
+    )  # fmt: skip
 
 
 def config_of(model: GgufModel) -> dict[str, Any]:

@@ -11,7 +11,7 @@ output under its final name, while here nothing stands under a name before it is
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from lessonkit.files.checkpoint import read_json
 from lessonkit.files.difference import same_bytes
 from lessonkit.files.dtypes import FLOATS, Array, bytes_of
 from lessonkit.files.foreign import GGUF
-from lessonkit.files.gguf import aligned, encode_gguf_header
+from lessonkit.files.gguf import aligned, encode_gguf_header, is_gguf
 from lessonkit.files.gguf_parts import GgufPart, cut, part_paths
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.llama.configs import read_sizes
@@ -101,7 +101,7 @@ def to_gguf(
         The file to make. It appears when it is complete, and `OUT.certificate.json` beside it.
     outtype:
         "auto" keeps each matrix as it is; "f32", "f16", "bf16" round all of them; or one of
-        `gguf_mix.MIXES`, such as "q8_0" or "q4_k_m".
+        `gguf_mix.MIXES`, such as "q8_0" or "q4_k_m". Capitals are taken too.
     imatrix:
         An importance matrix, or its file (`lessonkit imatrix`).
     tensor_types, output_type, embedding_type, pure:
@@ -121,6 +121,7 @@ def to_gguf(
     importance = imatrix if isinstance(imatrix, ImportanceMatrix) or imatrix is None else (
         read_imatrix(imatrix)
     )  # fmt: skip
+    outtype = outtype.lower()  # llama.cpp writes Q4_K_M
     checkpoint, config = open_source(source)
     plan = plan_gguf(
         checkpoint, config, outtype, importance=importance, tensor_types=tensor_types,
@@ -131,9 +132,10 @@ def to_gguf(
         options["imatrix"] = importance.name
         _require_fit(importance, plan)
     if tensor_types:
-        options["tensor_types"] = [f"{pattern}={kind}" for pattern, kind in tensor_types]
-    chosen = {"output_type": output_type, "embedding_type": embedding_type, "pure": pure or None}
-    options |= {key: value for key, value in chosen.items() if value}
+        options["tensor_types"] = [f"{pattern}={kind.upper()}" for pattern, kind in tensor_types]
+    chosen = {"output_type": output_type, "embedding_type": embedding_type}
+    options |= {key: kind.upper() for key, kind in chosen.items() if kind}
+    options |= {"pure": True} if pure else {}
     entries = importance.entries if importance else {}
     parts = cut(plan.metadata, plan.tensors, max_part_bytes)
     outs = part_paths(Path(out), len(parts))
@@ -178,6 +180,13 @@ def to_gguf(
 def open_source(source: str | os.PathLike[str]) -> tuple[HfCheckpoint, dict[str, Any]]:
     """Open a folder in Hugging Face's form; LessonkitError for what cannot become GGUF."""
     source = Path(source)
+    if source.is_file():
+        what = "is a GGUF file already" if is_gguf(source) else "is a file"
+        raise LessonkitError(
+            f"This {what}; a folder in Hugging Face's form is asked for.",
+            where=source,
+            remedy="Name the folder that holds config.json and the original weights.",
+        )
     if is_meta(source):
         raise LessonkitError(
             "The folder is in Meta's form.",
@@ -292,17 +301,20 @@ def _record(passage: FilePassage, name: str, read: Read, info: TensorInfo, resul
     if info.dtype == read.dtype:
         passage.keep(name, read)
     elif info.dtype in FLOATS:
-        passage.certificate.cast(
-            name, read.bits, read.dtype, result, info.dtype,
-            sha256=read.sha256.result(), source=[name],
-        )  # fmt: skip
+        passage.cast(name, read, result, info.dtype)
     else:
-        error = relative_error(read.bits, read.dtype, result, info.dtype)
-        passage.certificate.records[name] = Record(
-            f"quantised: {info.dtype}, relative RMS error {error:.3g}",
-            read.dtype, read.bits.shape, read.sha256.result(), [name],
-            {"output_dtype": info.dtype, "output_sha256": tensor_sha256(result)},
-        )  # fmt: skip
+        passage.record(_quantised, name, read, info, result)
+
+
+def _quantised(
+    name: str, read: Read, info: TensorInfo, result: Array
+) -> Iterator[tuple[str, Record]]:
+    error = relative_error(read.bits, read.dtype, result, info.dtype)
+    yield name, Record(
+        f"quantised: {info.dtype}, relative RMS error {error:.3g}",
+        read.dtype, read.bits.shape, read.sha256.result(), [name],
+        {"output_dtype": info.dtype, "output_sha256": tensor_sha256(result)},
+    )  # fmt: skip
 
 
 def _write(file: BinaryIO, bits: Array) -> None:

@@ -44,7 +44,7 @@ def encode_tensor(bits: Array, dtype: str, info: TensorInfo, importance: Array |
 
 def _pieces_of(rows: Array, kind: str) -> Iterator[tuple[int, int]]:
     """Rows to work on at a time: what is made of them on the way shall stay in a cache."""
-    return pieces(len(rows), block_format(kind).piece // rows.shape[1])
+    return pieces(len(rows), block_format(kind).at_a_time // rows.shape[1])
 
 
 def relative_error(bits: Array, dtype: str, encoded: Array, kind: str) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,10 +37,11 @@ from lessonkit.convert.meta_folder import is_meta
 from lessonkit.convert.nf4 import FourBitCheckpoint
 from lessonkit.errors import LessonkitError
 from lessonkit.files.atomic import CERTIFICATE_NAME, atomic_folder
-from lessonkit.files.certificate import Certificate, Record
+from lessonkit.files.certificate import Certificate, Record, tensor_sha256
 from lessonkit.files.dtypes import DTYPES, cast, parse_float
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import MAX_SHARD_BYTES
+from lessonkit.formats.threads import one_torch_thread
 from lessonkit.hub.companions import companions_in
 from lessonkit.llama.layout import EMBEDDING
 
@@ -129,7 +130,8 @@ def merge(
         plan=plan, max_shard_bytes=max_shard_bytes, force=force,
         protect=[file for each in opened for file in (each.path, *each.weights.weight_files)],
     ) as passage:  # fmt: skip
-        changed = sum(_write(passage, info, recipe) for info in plan)
+        with one_torch_thread():  # checksums and the writing are the others
+            changed = sum(_write(passage, info, recipe) for info in plan)
         if added and not changed:
             raise LessonkitError(
                 "The merge changed no value: every change is smaller than the rounding of "
@@ -226,25 +228,21 @@ def _write(passage: CheckpointPassage, info: TensorInfo, recipe: _Recipe) -> int
             merged = merge_tensor(
                 info.name, read.bits, read.dtype, info.dtype, steps, recipe.workspace
             )
-            sha256 = passage.sha256(merged.bits)
             passage.writer.add(info.name, merged.bits, info.dtype)
-            record = _record(info, read, merged, sha256.result(), steps)
-            passage.certificate.records[info.name] = record
+            passage.record(_record, info, read, merged, steps)
             return merged.changed
         result = cast(read.bits, read.dtype, info.dtype)
         passage.writer.add(info.name, result, info.dtype)
         if result is read.bits:
             passage.keep(info.name, read)
         else:
-            passage.certificate.cast(
-                info.name, read.bits, read.dtype, result, info.dtype, sha256=read.sha256.result()
-            )
+            passage.cast(info.name, read, result, info.dtype)
     return 0
 
 
 def _record(
-    info: TensorInfo, read: Read, merged: Merged, sha256: str, steps: list[tuple[Adapter, float]]
-) -> Record:
+    info: TensorInfo, read: Read, merged: Merged, steps: list[tuple[Adapter, float]]
+) -> Iterator[tuple[str, Record]]:
     """What became of a tensor."""
     names = [adapter.name for adapter, _ in steps]
     shape, new = merged.bits.shape, len(merged.bits) - len(read.bits)
@@ -257,10 +255,10 @@ def _record(
         "largest_change": merged.largest,
         "output_dtype": info.dtype,
         "output_shape": list(shape),
-        "output_sha256": sha256,
+        "output_sha256": tensor_sha256(merged.bits),
     }
     source = read.sha256.result()
-    return Record(verdict, read.dtype, read.bits.shape, source, [info.name], details)
+    yield info.name, Record(verdict, read.dtype, read.bits.shape, source, [info.name], details)
 
 
 def _merge_to_meta(

@@ -16,14 +16,14 @@ from lessonkit.convert.adapter import Adapter, LowRank
 from lessonkit.convert.lora_math import add_dora, low_rank_delta, low_rank_product
 from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import DTYPES, Array, as_torch
-from lessonkit.formats.threads import pieces, share_out
+from lessonkit.formats.threads import pieces
 
 if TYPE_CHECKING:
     import torch
 
 MERGEABLE = ("F32", "F16", "BF16")
 """The formats that a change can be added to."""
-_PIECE = 1 << 15  # values; torch shares out more than that among threads of its own
+_PIECE = 1 << 17  # values
 
 
 class Merged(NamedTuple):
@@ -68,32 +68,39 @@ class _Values:
     """Values of a tensor, and what is still to be added to them, each change with a factor."""
 
     def __init__(self, values: torch.Tensor) -> None:
-        self._values = values
-        self._waiting: list[tuple[torch.Tensor, float]] = []
-
-    @property
-    def shape(self) -> torch.Size:
-        """Rows and columns."""
-        return self._values.shape
+        self.replace(values)
 
     def replace(self, values: torch.Tensor) -> None:
         """Forget what was, and what was to be added."""
-        self._values, self._waiting = values, []
+        self.shape, self.of = values.shape, values.reshape(-1)
+        self._waiting: list[tuple[torch.Tensor, float]] = []
 
     def add(self, change: torch.Tensor, factor: float) -> None:
         """Add ``factor * change`` when the values are asked for."""
         self._waiting.append((change.reshape(-1), factor))
 
-    def piece(self, start: int, stop: int) -> torch.Tensor:
-        """Some of the values, counted row by row, as float32, with everything added."""
-        values = self._values.reshape(-1)[start:stop].float()
+    def piece(
+        self, start: int, stop: int, out: torch.Tensor, spare: torch.Tensor,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Some of the values, counted row by row, as float32, with everything added: in `out`.
+
+        `spare` is as large; `known` are the values before anything is added, if they are at hand.
+        """
+        import torch
+
+        values = out.copy_(self.of[start:stop]) if known is None else known
         for change, factor in self._waiting:
-            values = values + change[start:stop] * factor
-        return values
+            torch.mul(change[start:stop], factor, out=spare)
+            values = torch.add(values, spare, out=out)
+        return out if values is out else out.copy_(values)
 
     def whole(self) -> torch.Tensor:
         """All of them, float32, with everything added: a copy."""
-        return self.piece(0, self._values.numel()).view(self.shape).clone()
+        import torch
+
+        memory = torch.empty(2, len(self.of))
+        return self.piece(0, len(self.of), *memory).view(self.shape)
 
 
 def merge_tensor(
@@ -118,12 +125,13 @@ def merge_tensor(
         )
     before = as_torch(bits, dtype)
     values = _Values(before)
+    old = values.of
     workspace.begin()
     for adapter, weight in steps:
         _apply(values, name, adapter, weight, workspace)
     result = np.empty(values.shape, DTYPES[target].bits)
     after = as_torch(result, target)
-    changed, largest = _finish(values, before.reshape(-1), after.view(-1))
+    changed, largest = _finish(values, old, after.view(-1))
     finite = np.isfinite(largest) and bool(after[len(before) :].isfinite().all())
     if not finite and before.isfinite().all():
         raise LessonkitError(
@@ -140,20 +148,23 @@ def _finish(values: _Values, old: torch.Tensor, new: torch.Tensor) -> tuple[int,
 
     The largest difference is infinite or NaN where one of the values is.
     """
-    common = len(old)
-    counts, largest = [0], [0.0]
+    import torch
 
-    def finish(start: int, stop: int) -> None:
-        new[start:stop] = values.piece(start, stop)
-        was, now = old[start:stop].float(), new[start : min(stop, common)].float()
-        rounded = was if old.dtype == new.dtype else was.to(new.dtype).float()
-        differs = now.numpy() != rounded.numpy()  # numpy's is several times as fast as torch's
-        counts.append(int(np.count_nonzero(differs)) + stop - start - len(now))
-        if len(now):
-            largest.append(float((now - was).abs_().max()))
-
-    share_out(finish, pieces(len(new), _PIECE))
-    return sum(counts), float(np.max(largest))
+    changed, largest = 0, [0.0]
+    memory = torch.empty(3, _PIECE)
+    for start, stop in pieces(len(new), _PIECE):
+        was, now, spare = memory[:, : stop - start]
+        was = was[: max(0, len(old) - start)].copy_(old[start:stop])
+        values.piece(start, stop, now, spare, known=was if values.of is old else None)
+        now.copy_(new[start:stop].copy_(now))
+        changed += stop - start - len(was)
+        if len(was):
+            now = now[: len(was)]
+            rounded = was if old.dtype == new.dtype else was.to(new.dtype).float()
+            differs = now.numpy() != rounded.numpy()  # numpy's is several times as fast as torch's
+            changed += int(np.count_nonzero(differs))
+            largest += [abs(float(end)) for end in torch.sub(now, was, out=was).aminmax()]
+    return changed, float(np.max(largest))
 
 
 def deltas(adapter: Adapter) -> Iterator[tuple[str, torch.Tensor]]:

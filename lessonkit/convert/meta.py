@@ -95,10 +95,7 @@ def _write(passage: CheckpointPassage, info: TensorInfo, read: Read, source: lis
     if result is read.bits:
         passage.keep(info.name, read, source=source)
     else:
-        passage.certificate.cast(
-            info.name, read.bits, read.dtype, result, info.dtype,
-            sha256=read.sha256.result(), source=source,
-        )  # fmt: skip
+        passage.cast(info.name, read, result, info.dtype, source=source)
 
 
 def hf_to_meta(

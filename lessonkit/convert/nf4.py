@@ -123,8 +123,7 @@ def quantize_checkpoint(
                 stored = stored_tensors(quantized, dtype)
                 for suffix, tensor in stored.items():
                     passage.writer.add(name + suffix, tensor)
-                records = _records(name, read, weight, quantized, stored)
-                certificate.records.update(records)
+                passage.record(_records, name, read, weight, quantized, stored)
         passage.writer.add_file("config.json", as_json(config))
         for file in companions_in(source, without=["config.json"]):
             passage.writer.add_file(file.name, file.read_bytes())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from lessonkit.convert.layer_results import FinishedLayers, LayerResult
 from lessonkit.convert.layerwise import Method, open_source, quantize_layers
 from lessonkit.files.atomic import check_space, check_target
 from lessonkit.files.certificate import Certificate, Record, tensor_sha256
-from lessonkit.files.dtypes import DTYPES, bits_of, cast, parse_float
+from lessonkit.files.dtypes import DTYPES, Array, bits_of, cast, parse_float
 from lessonkit.hub.companions import companions_in
 from lessonkit.quantize.grids import Grid, Quantized
 
@@ -134,11 +134,22 @@ def _write_weight(
     passage: CheckpointPassage, container: Container, name: str, read: Read, result: LayerResult
 ) -> None:
     """Write what is stored for a quantised weight, and one record for each tensor."""
-    quantized, report = result.quantized[name], result.reports[name]
     stored = {
         f"{name.removesuffix('weight')}{part}": tensor
-        for part, tensor in container.pack(quantized).items()
+        for part, tensor in container.pack(result.quantized[name]).items()
     }
+    for stored_name, tensor in stored.items():
+        passage.writer.add(stored_name, tensor)
+    passage.record(_records, container, name, read, stored, result.reports[name])
+
+
+def _records(
+    container: Container,
+    name: str,
+    read: Read,
+    stored: dict[str, torch.Tensor],
+    report: dict[str, Any],
+) -> Iterator[tuple[str, Record]]:
     error = report["output_error"] ** 0.5
     size = sum(tensor.nbytes for tensor in stored.values())
     details = {
@@ -147,7 +158,6 @@ def _write_weight(
         **{key: value for key, value in report.items() if key != "output_error"},
     }
     for number, (stored_name, tensor) in enumerate(stored.items()):
-        passage.writer.add(stored_name, tensor)
         bits, dtype = bits_of(tensor)
         if number:
             record = Record(
@@ -163,14 +173,18 @@ def _write_weight(
                 f"quantised: {container.scheme}, relative RMS error of the output {error:.4f}",
                 read.dtype, read.bits.shape, read.sha256.result(), [name], details,
             )  # fmt: skip
-        passage.certificate.records[stored_name] = record
+        yield stored_name, record
 
 
 def _write_changed(passage: CheckpointPassage, name: str, read: Read, tensor: torch.Tensor) -> None:
     """Write a tensor into which a method folded something."""
     bits, dtype = bits_of(tensor)
     passage.writer.add(name, bits, dtype)
-    passage.certificate.records[name] = Record(
+    passage.record(_folded, name, read, bits, dtype)
+
+
+def _folded(name: str, read: Read, bits: Array, dtype: str) -> Iterator[tuple[str, Record]]:
+    yield name, Record(
         "scales folded in", read.dtype, read.bits.shape, read.sha256.result(), [name],
         {"output_dtype": dtype, "output_sha256": tensor_sha256(bits)},
     )  # fmt: skip
@@ -184,9 +198,7 @@ def _write_plain(passage: CheckpointPassage, name: str, read: Read, target: str 
         return
     result = cast(read.bits, read.dtype, target)
     passage.writer.add(name, result, target)
-    passage.certificate.cast(
-        name, read.bits, read.dtype, result, target, sha256=read.sha256.result(), source=[name]
-    )
+    passage.cast(name, read, result, target)
 
 
 def _write_configs(

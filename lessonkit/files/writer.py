@@ -7,6 +7,8 @@
 
 The files get the names that transformers expects: `model.safetensors`, or
 `model-00001-of-00003.safetensors` and so on with an index.
+
+A tensor is written on a thread of its own while the next one is made: leave its memory unchanged.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 MAX_SHARD_BYTES = 5_000_000_000
 INDEX_NAME = "model.safetensors.index.json"
+_SYNC_BYTES = 1 << 28  # so much may wait for the disk: else all of it does, at the end
 
 
 @contextmanager
@@ -88,9 +92,12 @@ class ShardWriter:
         self._shard_of: dict[str, int] = {}
         self._bytes = 0  # in the open shard
         self._file: BinaryIO | None = None
+        self._beside = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
+        self._unsynced = 0  # bytes
 
     def add(self, name: str, data: Array | torch.Tensor, dtype: str | None = None) -> None:
-        """Write the next tensor.
+        """Write the next tensor: begin to, once the one before is written.
 
         `data` is a torch tensor, or a numpy array; `dtype` names the format ("BF16") where
         the array holds bits that numpy has no type for.
@@ -111,7 +118,8 @@ class ShardWriter:
         self._shards[-1].append(info)
         self._shard_of[name] = len(self._shards) - 1
         self._bytes += info.nbytes
-        self._file.write(bytes_of(bits))
+        self._wait()
+        self._under_way = self._beside.submit(self._write, self._file, bytes_of(bits))
 
     def add_file(self, name: str, content: bytes) -> None:
         """Put a further file (config.json, ...) beside the weights."""
@@ -139,9 +147,24 @@ class ShardWriter:
 
     def close(self) -> None:
         """Close what is open, after an error too."""
+        self._beside.shutdown()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _write(self, file: BinaryIO, data: memoryview) -> None:
+        file.write(data)
+        self._unsynced += len(data)
+        if self._unsynced >= _SYNC_BYTES:
+            file.flush()
+            os.fsync(file.fileno())
+            self._unsynced = 0
+
+    def _wait(self) -> None:
+        """Until all that was added is written; raises what the writing raised."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def _split(self, plan: Sequence[TensorInfo]) -> list[list[TensorInfo]]:
         shards: list[list[TensorInfo]] = []
@@ -181,7 +204,9 @@ class ShardWriter:
     def _close_shard(self) -> None:
         if self._file is None:
             return
-        self.close()
+        self._wait()
+        self._file.close()
+        self._file = None
         if self._planned is None:
             self._put_header_first(len(self._shards) - 1)
 

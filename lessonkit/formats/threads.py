@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -33,6 +35,23 @@ def share_out(work: Callable[[int, int], None], pieces: Iterable[tuple[int, int]
             list(pool.map(one, todo))
 
 
+class _Here(threading.local):
+    alone = False
+
+
+_here = _Here()
+
+
+@contextmanager
+def unshared() -> Iterator[None]:
+    """Let `share_out` do all the work of the thread that asks: others are busy beside it."""
+    before, _here.alone = _here.alone, True
+    try:
+        yield
+    finally:
+        _here.alone = before
+
+
 def pieces(size: int, step: int) -> Iterator[tuple[int, int]]:
     """Where pieces of `step` (at least 1) begin and end, of `size` in all, as `share_out` wants."""
     step = max(1, step)
@@ -40,8 +59,36 @@ def pieces(size: int, step: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, size)
 
 
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let torch compute on one thread, for work beside which other threads are busy.
+
+    Its threads wait for each other after every step: where they must share the processor's cores,
+    two take longer than one.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def piece_size(alone: int) -> int:
+    """How much to work on at a time, where one thread would take `alone` for its cache's sake.
+
+    Several take twice that: after each step they wait for each other, for Python's lock, and so
+    fewer, longer steps are better.
+    """
+    return alone if _threads() == 1 else 2 * alone
+
+
 def _threads() -> int:
     """As many threads as torch would use, where it is loaded; else one for each core."""
+    if _here.alone:
+        return 1
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else os.cpu_count() or 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from lessonkit.convert.conversion import to_checkpoint, to_folder
 from lessonkit.errors import LessonkitError
-from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate
+from lessonkit.files.certificate import CERTIFICATE_NAME, Certificate, Record
 from lessonkit.files.checkpoint import open_checkpoint
 
 
@@ -37,6 +38,28 @@ def test_tensors_are_hashed_written_and_recorded(source: Path, tmp_path: Path) -
     written = json.loads((tmp_path / "out" / CERTIFICATE_NAME).read_text())["tensors"]
     expected = hashlib.sha256((np.arange(100, dtype="<f4") + 1).tobytes()).hexdigest()
     assert written["b"]["sha256"] == expected and written["b"]["source"] == ["b"]
+
+
+def test_records_keep_the_order_and_what_they_raise(source: Path, tmp_path: Path) -> None:
+    def slow(name: str) -> dict[str, Record]:
+        time.sleep(0.05)
+        return {name: Record("slow", "F32", (1,), "")}
+
+    checkpoint, certificate = open_checkpoint(source), Certificate("a test")
+    with to_folder(checkpoint, tmp_path / "out", certificate, "test", needed=10) as passage:
+        for name in "abc":
+            with passage.tensor(name) as read:
+                if name == "b":
+                    passage.keep(name, read)
+                else:
+                    passage.record(slow, name)
+    assert list(certificate.records) == ["a", "b", "c"]
+    with (
+        pytest.raises(ZeroDivisionError),
+        to_folder(checkpoint, tmp_path / "two", certificate, "test", needed=10) as passage,
+    ):
+        passage.record(lambda: [1 // 0])
+    assert not (tmp_path / "two").exists()
 
 
 def test_an_altered_source_stops_it_and_leaves_nothing(source: Path, tmp_path: Path) -> None:

@@ -174,6 +174,18 @@ def test_exceptions_from_the_mix(small: Path, tmp_path: Path) -> None:
         to_gguf(small, tmp_path / "y.gguf", outtype="f16", output_type="Q8_0")
 
 
+def test_capitals_do_not_matter(small: Path, tmp_path: Path) -> None:
+    """llama.cpp's users write Q4_K_M and mxfp4."""
+    certificates = [
+        to_gguf(small, tmp_path / f"{mix}.gguf", outtype=mix, tensor_types=[("attn_v", kind)])
+        for mix, kind in [("q4_k_m", "MXFP4"), ("Q4_K_M", "mxfp4")]
+    ]
+    assert certificates[0].options == certificates[1].options
+    files = [tmp_path / f"{mix}.gguf" for mix in ("q4_k_m", "Q4_K_M")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert open_gguf(files[1]).info("blk.0.attn_v.weight").dtype == "MXFP4"
+
+
 def test_a_value_beyond_f16_is_an_error_and_not_infinity(small: Path, tmp_path: Path) -> None:
     large = load_file(small / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
     large[3, 7] = 1e5
@@ -251,6 +263,11 @@ def test_what_is_no_plain_model_is_refused(small: Path, tmp_path: Path) -> None:
         to_gguf(wrong, tmp_path / "x.gguf")
     with pytest.raises(LessonkitError, match="no outtype 'q4'"):
         to_gguf(small, tmp_path / "x.gguf", outtype="q4")
+    for name, content in [("a.gguf", b"GGUF..."), ("words.txt", b"words")]:
+        (tmp_path / name).write_bytes(content)
+        already = "is a GGUF file already" if name == "a.gguf" else "is a file"
+        with pytest.raises(LessonkitError, match=f"This {already}; a folder"):
+            to_gguf(tmp_path / name, tmp_path / "x.gguf")
     assert not (tmp_path / "x.gguf").exists()
 
 

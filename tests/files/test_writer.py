@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from lessonkit.errors import LessonkitError
 from lessonkit.files import atomic
+from lessonkit.files import writer as writer_module
 from lessonkit.files.checkpoint import open_checkpoint
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import write_checkpoint
@@ -84,6 +85,17 @@ def test_wrong_tensors_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     assert "1 planned tensors were never written; the first is b" in attempt(("a", one), plan=plan)
     assert "holds nothing" in attempt(max_shard_bytes=0)
     assert "only" in attempt(plan=[TensorInfo("a", "F32", (1 << 50,))])
+
+
+def test_what_the_writing_raises_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer_module, "_SYNC_BYTES", 1)
+    monkeypatch.setattr(writer_module.os, "fsync", full)
+    with pytest.raises(LessonkitError), write_checkpoint(tmp_path / "out") as writer:
+        writer.add("a", np.ones(3, np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 KILLED = """

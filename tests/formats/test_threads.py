@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from lessonkit.formats.threads import share_out
+from lessonkit.formats.threads import one_torch_thread, share_out, unshared
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -42,6 +43,28 @@ def test_divisions_by_zero_are_silent_and_errors_are_not(
     assert np.isinf(found).all()
     with pytest.raises(KeyError):
         share_out(fail, [(0, 2), (2, 4)])
+
+
+def test_a_thread_can_do_all_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    pieces, by = [(number, number + 1) for number in range(50)], set()
+
+    def note(start: int, stop: int) -> None:
+        by.add(threading.current_thread())
+
+    with unshared():
+        share_out(note, pieces)
+    assert by == {threading.current_thread()}
+    share_out(note, pieces)
+    assert len(by) > 1
+
+
+def test_torch_gets_its_threads_back() -> None:
+    threads = torch.get_num_threads()
+    with pytest.raises(KeyError), one_torch_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == threads
 
 
 def test_no_pieces_are_no_work() -> None:

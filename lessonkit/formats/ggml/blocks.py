@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from lessonkit.errors import LessonkitError
-from lessonkit.formats.threads import pieces, share_out
+from lessonkit.formats.threads import piece_size, pieces, share_out
 
 
 class BlockFormat(ABC):
@@ -35,7 +35,7 @@ class BlockFormat(ABC):
     scale_shows_faults:
         Whether NaN and infinity in a block make its scale NaN or infinite.
     piece:
-        How many values are worked on at a time.
+        How many values one thread works on at a time.
     """
 
     name: ClassVar[str]
@@ -44,7 +44,12 @@ class BlockFormat(ABC):
     layout: ClassVar[np.dtype[np.void]]
     uses_importance: ClassVar[bool] = True
     scale_shows_faults: ClassVar[bool] = False
-    piece: ClassVar[int] = 1 << 18
+    piece: ClassVar[int] = 1 << 17  # values, their scales and their codes in a second-level cache
+
+    @property
+    def at_a_time(self) -> int:
+        """How many values each of the threads there are works on at a time."""
+        return piece_size(self.piece)
 
     @property
     def bytes(self) -> int:
@@ -107,7 +112,7 @@ class BlockFormat(ABC):
             # As bytes: numpy copies records field by field, ten times slower.
             encoded[start:stop] = blocks.view(np.uint8).reshape(stop - start, -1)
 
-        share_out(encode_piece, pieces(len(rows), self.piece // max(1, rows.shape[1])))
+        share_out(encode_piece, pieces(len(rows), self.at_a_time // max(1, rows.shape[1])))
         self._require_finite_scales(out, values, before)
         return out
 
@@ -141,7 +146,7 @@ class BlockFormat(ABC):
         def decode_piece(start: int, stop: int) -> None:
             out[start:stop] = self.decode_blocks(blocks[start:stop])
 
-        share_out(decode_piece, pieces(len(blocks), self.piece // self.values))
+        share_out(decode_piece, pieces(len(blocks), self.at_a_time // self.values))
         return out.reshape(len(data), data.shape[1] // self.bytes * self.values)
 
     @abstractmethod

@@ -40,8 +40,6 @@ _VALUES = LEVELS[_CODES]
 class _IQ4(BlockFormat):
     """What both share: the search for the scale of 32 values."""
 
-    piece = 1 << 17
-
     def scales(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
         """Find the scale of each group of 32: float32 [groups].
 

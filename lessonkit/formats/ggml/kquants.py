@@ -46,7 +46,6 @@ class KQuant(BlockFormat):
     """What the K-quants share: super-blocks of 256 values, in sub-blocks of `sub`."""
 
     values = SUPER
-    piece = 1 << 17
     sub: ClassVar[int]
 
     @abstractmethod

@@ -27,7 +27,6 @@ BLOCK = 32
 
 class _Legacy(BlockFormat):
     values = BLOCK
-    piece = 1 << 17  # values, their scales and their codes in a second-level cache
 
 
 class _HalfBytes(_Legacy):
