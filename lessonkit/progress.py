@@ -24,13 +24,16 @@ def bars_wanted(*, large: bool) -> bool:
     return sys.stderr.isatty() or (large and in_notebook)
 
 
-def bar(total: int, what: str, *, large: bool, unit: str = "it") -> Any:
-    """A tqdm bar over `total` steps that appears after two seconds, if it is wanted at all."""
+def bar(total: int, what: object, *, large: bool, unit: str = "it") -> Any:
+    """A tqdm bar over `total` steps that appears after two seconds, if it is wanted at all.
+
+    `what` names it, and may be whatever a caller names his work by: a number, a tuple.
+    """
     from tqdm.auto import tqdm
 
     return tqdm(
         total=total,
-        desc=what,
+        desc=str(what),  # tqdm itself takes only these
         unit=unit,
         unit_scale=unit == "B",
         delay=2,

@@ -86,3 +86,11 @@ def test_a_large_conversion_draws_a_bar_in_a_notebook_too(monkeypatch: pytest.Mo
         assert not shown.disable and shown.unit == "B" and shown.unit_scale
     with byte_bar(LARGE_BYTES - 1, "convert") as shown:
         assert shown.disable
+
+
+def test_any_label_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LESSONKIT_PROGRESS", "1")
+    monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+    with bar(2, ("AWQ", 4), large=True) as progress:
+        progress.refresh()
+    assert "('AWQ', 4)" in written.getvalue()

@@ -93,10 +93,9 @@ def not_negative(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number from 1 on."""
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
-    return number
+    return int(text)
 
 
 def port(text: str) -> int:
@@ -112,7 +111,7 @@ def pattern_and_type(text: str) -> tuple[str, str]:
     pattern, equals, kind = text.rpartition("=")
     if not (pattern and equals and kind):
         raise argparse.ArgumentTypeError(f"{text} is not PATTERN=TYPE")
-    return pattern, kind.upper()
+    return pattern, kind
 
 
 def numbers(text: str) -> list[float]:

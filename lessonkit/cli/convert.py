@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from lessonkit.cli.arguments import (
     Commands,
@@ -136,8 +137,8 @@ def _to_gguf(commands: Commands) -> None:
         metavar="PATTERN=TYPE",
         help="another type for some tensors; may be repeated",
     )
-    command.add_argument("--output-tensor-type", type=str.upper, metavar="TYPE")
-    command.add_argument("--token-embedding-type", type=str.upper, metavar="TYPE")
+    command.add_argument("--output-tensor-type", metavar="TYPE")
+    command.add_argument("--token-embedding-type", metavar="TYPE")
     command.add_argument("--pure", action="store_true", help="the mix's main type everywhere")
     command.add_argument(
         "--method",
@@ -190,8 +191,12 @@ def _from_gguf(commands: Commands) -> None:
 def _imatrix(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
         from lessonkit.convert.imatrix import collect_imatrix
+        from lessonkit.files.atomic import check_target
+        from lessonkit.files.foreign import GGUF
         from lessonkit.models import calibration_text, find_model, load
 
+        # Measuring takes minutes or hours: a name that is taken is refused before.
+        check_target(Path(options.out), force=options.force, protect=[], magic=GGUF)
         text = calibration_text(options.text, options.language, options.split)
         model, tokenizer = load(find_model(options.model))
         matrix = collect_imatrix(model, tokenizer, text, chunks=options.chunks)

@@ -19,8 +19,8 @@ STEPS: dict[str, dict[str, str]] = {
         "compare": "compare mini mini-meta",
     },
     "Teach it": {
-        "extend-vocab": "extend-vocab llama.model chinese.model both.model --token [PAD]",
-        "merge": "merge llama-2-7b-hf chinese-lora alpaca-lora --out merged",
+        "extend-vocab": "extend-vocab llama.model chinese.model both.model --token '[PAD]'",
+        "merge": "merge mini zh chat --out merged",
     },
     "Make it small": {
         "imatrix": "imatrix mini island mini-imatrix.gguf",

@@ -76,7 +76,9 @@ def cut_calibration(
             f"The text has {len(ids):,} tokens. {num_samples} windows of {seqlen} take "
             f"{num_samples * own:,}: {num_samples * own - len(ids):,} are missing.",
             where=repr(text),
-            remedy=f"Take a longer text, shorter windows, or at most {windows} of these.",
+            remedy=f"Take a longer text, shorter windows, or at most {windows} of these."
+            if windows
+            else "Take a longer text, or shorter windows.",
         )
     rows = torch.tensor(ids[: windows * own]).view(windows, own)
     order = torch.randperm(windows, generator=torch.Generator().manual_seed(seed))

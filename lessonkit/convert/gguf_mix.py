@@ -182,14 +182,15 @@ def tensor_types(
         Whether there is an importance matrix; some rules ask.
     overrides:
         `--tensor-type`: (pattern, type); the first whose pattern is found in the name
-        counts. Such a tensor is not counted among its kind: later layers move up.
+        counts. Such a tensor is not counted among its kind: later layers move up. Types may be
+        written in capitals or not.
     output_type, embedding_type:
         `--output-tensor-type` and `--token-embedding-type`, used as they are.
     pure:
         `--pure`: the main type everywhere.
 
-    Raises LessonkitError for an unknown mix, type or pattern, and for q2_k_s without an
-    importance matrix, which llama.cpp refuses too.
+    Raises LessonkitError for an unknown mix or type, a pattern that is found in no matrix's name,
+    and for q2_k_s without an importance matrix, which llama.cpp refuses too.
     """
     chosen = _known_mix(mix)
     patterns = [(_compiled(pattern), _known_type(kind)) for pattern, kind in overrides]
@@ -198,6 +199,8 @@ def tensor_types(
     )
     shapes = dict(tensors)
     touched = [name for name in sorted(shapes, key=_layer) if is_quantised(name, shapes[name])]
+    for pattern, _ in patterns:
+        _require_found(pattern, touched)
     tied = _OUTPUT not in shapes
     values = sum(_category(name) == "attn_v" for name in shapes)
     counters = {"attn_v": 0, "ffn_down": 0}
@@ -281,7 +284,7 @@ def _known_mix(name: str) -> Mix:
 
 
 def _known_type(name: str) -> str:
-    return block_format(name).name
+    return block_format(name.upper()).name
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -293,3 +296,15 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             where="overrides",
             remedy="Write a dot as \\. and a bracket as \\[.",
         ) from None
+
+
+def _require_found(pattern: re.Pattern[str], names: Sequence[str]) -> None:
+    """Hugging Face's names, or a typing error, would change nothing, and without a word."""
+    if not any(pattern.search(name) for name in names):
+        raise LessonkitError(
+            f"The pattern {pattern.pattern!r} is found in no matrix's name.",
+            where="overrides",
+            remedy="Names are those of GGUF, such as "
+            + ", ".join([*names[-1:], *names[:1]])
+            + ": lessonkit info FILE.gguf --tensors.",
+        )

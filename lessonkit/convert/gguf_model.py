@@ -108,6 +108,10 @@ def _the_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     files = sorted(path.glob("*.gguf"))
+    if not files:
+        raise LessonkitError(
+            "The folder holds no GGUF file.", where=path, remedy="Name a file: FILE.gguf."
+        )
     first = [file for file in files if "-00001-of-" in file.name]
     if len(files) == 1 or (len(first) == 1 and all("-of-" in file.name for file in files)):
         return (first or files)[0]

@@ -17,6 +17,7 @@ from lessonkit.convert.gguf import GgufPlan, choose_types, header_metadata
 from lessonkit.convert.gguf_mix import MIXES
 from lessonkit.errors import LessonkitError
 from lessonkit.files.checkpoint import read_json
+from lessonkit.files.gguf import is_gguf
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.double_quant import NESTED_BLOCK
 from lessonkit.llama.configs import read_context, read_sizes
@@ -96,6 +97,12 @@ def plan(model: str | os.PathLike[str] | LlamaShape, *, context: int | None = No
     if isinstance(model, LlamaShape):
         return _plan(model, None, None, context or context_of(model)[0])
     path = Path(model)
+    if path.is_file() and is_gguf(path):
+        raise LessonkitError(
+            "This is a GGUF file; a plan is made from the model that it comes from.",
+            where=path,
+            remedy="Name the folder with config.json. What is in this file: lessonkit info.",
+        )
     file = path / "config.json" if path.is_dir() else path
     config = read_json(file)
     shape = read_sizes(config, file)

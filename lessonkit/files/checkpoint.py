@@ -353,6 +353,12 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         parsed = json.loads(path.read_bytes())
     except OSError as error:
+        if path.parent.is_file():  # a weight file was named in its folder's place
+            raise LessonkitError(
+                f"A folder with {path.name} and the weights was to be read, but this is a file.",
+                where=path.parent,
+                remedy="Name the folder that holds it. Of a GGUF, `lessonkit from-gguf` makes one.",
+            ) from error
         raise LessonkitError(
             f"The file cannot be read: {error.strerror}.",
             where=path,

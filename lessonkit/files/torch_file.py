@@ -131,8 +131,10 @@ def _expect_zip(file: BinaryIO, path: Path) -> None:
             "torch.save(torch.load(old, weights_only=True), new).",
         )
     if not head.startswith(b"PK\x03\x04"):
-        kind = "a bare pickle" if head.startswith(b"\x80") else "no PyTorch file"
-        _refuse(f"This is {kind}; PyTorch files are zip archives.", path)
+        if head.startswith(b"\x80"):
+            _refuse("This is a bare pickle; PyTorch files are zip archives.", path)
+        known = "neither safetensors nor GGUF, and no PyTorch file, which is a zip archive"
+        _refuse(f"This file holds no weights: {known}.", path)
 
 
 def _records(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:

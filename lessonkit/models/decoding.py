@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from lessonkit.errors import LessonkitError
 
 if TYPE_CHECKING:
     import torch
+
+
+@functools.cache
+def _cache_name() -> str:
+    """What transformers calls a model's key/value cache, as argument and in the output.
+
+    `cache` since 5.24, which warns of `past_key_values` and announces its end for 5.40.
+    """
+    from transformers import LlamaForCausalLM
+
+    renamed = "cache" in inspect.signature(LlamaForCausalLM.forward).parameters
+    return "cache" if renamed else "past_key_values"
 
 
 class Continuation:
@@ -28,14 +42,15 @@ class Continuation:
         """
         import torch
 
+        name = _cache_name()
         with torch.inference_mode():
             output = self.model(
                 input_ids=ids.to(self.model.device),
-                past_key_values=self.cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{name: self.cache},
             )
-        self.cache = output.past_key_values
+        self.cache = getattr(output, name)
         scores: torch.Tensor = output.logits[:, -1].float()
         if torch.isnan(scores).any():
             raise LessonkitError(

@@ -56,7 +56,10 @@ def find_model(name: str | Path, *, revision: str | None = None) -> Path:
         return folder
     if folder.is_file():
         raise LessonkitError(
-            "The model's name is a file.", where=folder, remedy="Give the folder that holds it."
+            "The model's name is a file.",
+            where=folder,
+            remedy="Give the folder that holds config.json and the weights. (A GGUF file runs with "
+            "lessonkit serve; lessonkit from-gguf makes a folder of it.)",
         )
     if isinstance(name, str) and _HUB_ID.fullmatch(name):
         if _looks_like_a_path(name):
@@ -85,7 +88,10 @@ def find_path(name: str) -> Path:
     if name != MINI and (path.exists() or not _HUB_ID.fullmatch(name)):
         if not path.exists():
             raise LessonkitError(
-                "There is no such file or folder.", where=path, remedy="Check the spelling."
+                "There is no such file or folder.",
+                where=path,
+                remedy=f"Check the spelling. The embedded model is {MINI}; one on the Hub has "
+                "the form owner/name.",
             )
         return path
     return find_model(name)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -162,6 +161,41 @@ def test_errors_have_three_lines_and_no_traceback(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_in_a_folders_place_and_a_folder_in_a_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF")
+    out = str(tmp_path / "out")
+    for command in ("to-meta", "nf4"):
+        assert main([command, str(file), out]) == 2
+        assert f"but this is a file.\n  where: {file}\n" in capsys.readouterr().err
+    assert main(["chat", str(file), "--prompt", "?"]) == 2
+    assert "lessonkit serve" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["from-gguf", str(tmp_path / "empty"), out]) == 2
+    assert "holds no GGUF file" in capsys.readouterr().err
+    assert main(["info", "Mini"]) == 2
+    assert "The embedded model is mini" in capsys.readouterr().err
+
+
+def test_a_name_that_is_taken_is_refused_before_the_work_and_by_that_name(
+    mini: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.gguf"
+    assert main(["to-gguf", "mini", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["to-gguf", "mini", str(out)]) == 2
+    assert f"exists already; nothing was written.\n  where: {out}\n" in capsys.readouterr().err
+
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("it began to measure")
+
+    monkeypatch.setattr("lessonkit.convert.imatrix.collect_imatrix", measured)
+    assert main(["imatrix", "mini", "island", str(out)]) == 2
+    assert f"where: {out}\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -236,26 +270,35 @@ def test_conversions_do_not_load_torch(meta: Path, tmp_path: Path) -> None:
     assert run.stdout.endswith("loaded: []\n")
 
 
-def test_interrupted(tmp_path: Path) -> None:
+WAITING = """
+import sys, time
+from lessonkit.cli import main
+from lessonkit.files.writer import ShardWriter
+
+add = ShardWriter.add
+
+def wait_after_one(self, *arguments):
+    add(self, *arguments)
+    print("one tensor", flush=True)
+    time.sleep(60)
+
+ShardWriter.add = wait_after_one
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_interrupted(meta: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle of a conversion: status 130, one line, nothing left."""
-    toy = Toy(
-        dim=1024, layers=6, mlp=1024, params={"ffn_dim_multiplier": 0.375, "multiple_of": 256}
-    )
-    source = toy.write(tmp_path / "meta", None)
-    (source / "tokenizer.model").write_bytes(sentencepiece_bytes())
     out = tmp_path / "outputs"
     out.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-m", "lessonkit.cli", "to-hf", str(source), str(out / "hf")],
+        [sys.executable, "-c", WAITING, "to-hf", str(meta), str(out / "hf")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
     ) as run:  # fmt: skip
-        deadline = time.monotonic() + 60
-        while not list(out.glob(".hf.partial-*/new/*")) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        assert run.stdout is not None and run.stdout.readline() == "one tensor\n"
+        assert list(out.glob(".hf.partial-*/new/*"))
         run.send_signal(signal.SIGINT)
         _, errors = run.communicate()
-    if run.returncode == 0:
-        pytest.skip("the conversion was faster than the signal")
     assert run.returncode == 130
     assert errors == "interrupted; no unfinished output was kept\n"
     assert not list(out.iterdir())

@@ -53,6 +53,9 @@ def test_too_little_text_says_how_much_is_missing() -> None:
     assert "The text has 76 tokens" in caught.value.what
     assert "10 windows of 11 take 100: 24 are missing" in caught.value.what
     assert "at most 7 of these" in str(caught.value.remedy)
+    with pytest.raises(LessonkitError) as caught:
+        cut_calibration(Letters(), TEXT, num_samples=10, seqlen=100)
+    assert caught.value.remedy == "Take a longer text, or shorter windows."
 
 
 def test_what_is_refused() -> None:

@@ -110,6 +110,20 @@ def test_output_and_embedding_types_are_used_as_they_are() -> None:
     assert both["token_embd.weight"] == "Q4_0"
 
 
+def test_types_are_taken_in_small_letters_too() -> None:
+    given = {"output_type": "q8_0", "embedding_type": "q4_0", "overrides": [("attn_v", "mxfp4")]}
+    types = tensor_types(small(), "q4_k_m", SMALL, **given)
+    found = [types[n] for n in ("output.weight", "token_embd.weight", "blk.0.attn_v.weight")]
+    assert found == ["Q8_0", "Q4_0", "MXFP4"]
+
+
+def test_a_pattern_that_finds_nothing_is_an_error() -> None:
+    """Hugging Face's names are the likely mistake, and would change nothing."""
+    with pytest.raises(LessonkitError, match="'v_proj' is found in no matrix's name") as caught:
+        tensor_types(small(), "q4_k_m", SMALL, overrides=[("attn", "Q6_K"), ("v_proj", "Q8_0")])
+    assert "blk.15.ffn_gate.weight" in str(caught.value.remedy)
+
+
 def test_pure_is_one_type_everywhere() -> None:
     assert set(tensor_types(small(), "q3_k_m", SMALL, pure=True).values()) == {"Q3_K"}
 
@@ -175,7 +189,7 @@ def test_what_is_touched() -> None:
         ({"mix": "q2_k_s"}, "needs an importance matrix"),
         ({"overrides": [("attn", "Q9_9")]}, "no block format 'Q9_9'"),
         ({"overrides": [("attn(", "Q8_0")]}, "no regular expression"),
-        ({"output_type": "q8_0"}, "no block format 'q8_0'"),
+        ({"output_type": "q8"}, "no block format 'Q8'"),
     ],
 )
 def test_refusals(options: dict, message: str) -> None:

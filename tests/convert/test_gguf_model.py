@@ -59,6 +59,9 @@ def test_a_folder_with_one_gguf_file_is_opened(quantised: Path, tmp_path: Path) 
     (tmp_path / "b.gguf").write_bytes(quantised.read_bytes())
     with pytest.raises(LessonkitError, match="holds 2 GGUF files"):
         open_model(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LessonkitError, match="holds no GGUF file"):
+        GgufModel(tmp_path / "empty")
 
 
 def test_a_file_of_another_kind_shows_its_own_names(tmp_path: Path) -> None:

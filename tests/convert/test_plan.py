@@ -88,6 +88,12 @@ def test_a_configuration_alone_is_enough(small: Path) -> None:
     assert alone.context == 128
 
 
+def test_a_gguf_file_is_no_model_to_plan_from(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF...")
+    with pytest.raises(LessonkitError, match="This is a GGUF file"):
+        plan(tmp_path / "x.gguf")
+
+
 def test_tied_models_have_no_head() -> None:
     tied = LlamaShape(64, 1, 2, 2, 64, 10, 1e-5, tied=True)
     assert "lm_head.weight" not in {info.name for info in hf_tensors(tied)}

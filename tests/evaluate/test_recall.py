@@ -45,16 +45,17 @@ class Parrot:
     def parameters(self):
         return iter(())
 
-    def __call__(self, input_ids, past_key_values, use_cache, logits_to_keep):
-        if past_key_values is None:
+    def __call__(self, input_ids, use_cache, logits_to_keep, **cache):
+        ((name, read),) = cache.items()  # the name hangs on the version of transformers
+        if read is None:
             self.batches.append(tuple(input_ids.shape))
             seen = input_ids
         else:
-            seen = torch.cat([past_key_values, input_ids], dim=1)
+            seen = torch.cat([read, input_ids], dim=1)
         logits = torch.zeros(len(seen), 1, self.config.vocab_size)
         for row, ids in enumerate(seen.tolist()):
             logits[row, 0, self.next_token(ids)] = 1.0
-        return SimpleNamespace(logits=logits, past_key_values=seen)
+        return SimpleNamespace(logits=logits, **{name: seen})
 
     def next_token(self, ids):
         for known in self.known:

@@ -92,12 +92,12 @@ class ForcedModel:
         self.config, self.generation_config = model.config, model.generation_config
         self.device, self.tokens, self.score, self.lengths = model.device, tokens, score, []
 
-    def __call__(self, input_ids, past_key_values, use_cache, logits_to_keep):
+    def __call__(self, input_ids, use_cache, logits_to_keep, **cache):
         token = self.tokens[len(self.lengths)]
         self.lengths.append(input_ids.shape[1])
         logits = torch.zeros(len(input_ids), 1, self.config.vocab_size)
         logits[:, :, token] = self.score
-        return SimpleNamespace(logits=logits, past_key_values="cache")
+        return SimpleNamespace(logits=logits, **dict.fromkeys(cache, "cache"))
 
 
 def test_it_stops_at_the_end_token_and_feeds_one_token_at_a_time(loaded):
