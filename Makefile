@@ -66,8 +66,10 @@ help:
 	@echo 'make clean      remove the environment and everything built'
 	@echo 'variables:      TORCH=cpu (a torch without CUDA)  PYTHON=python3.12  WORKERS=2  LAB_OPTIONS='
 
+# The root is named, or JupyterLab would show the folder of that notebook and nothing above it:
+# neither the reader's own copies in my/ nor docs/.
 lab: set-up
-	$(VENV)/bin/jupyter lab --ip=127.0.0.1 $(LAB_OPTIONS) notebooks/00_start_here.ipynb
+	$(VENV)/bin/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 test: lint
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 --ignore=tests/interop

@@ -1,6 +1,6 @@
 """Every benchmark of this folder, one after the other, into one report and one table.
 
-    python benchmarks/all.py [--small] [--only NAME ...] [--out REPORT.md] [--readme]
+    python benchmarks/all.py [--small] [--rounds N] [--only NAME ...] [--out REPORT.md] [--readme]
 
 Each script runs as a process of its own and prints its own table, ours beside the production
 libraries' in turns; here they stand under the command that made them, and then one table with the
@@ -34,7 +34,12 @@ BENCHMARKS: dict[str, tuple[str, str, str]] = {
     "four_bit.py": ("NF4", "", "--rounds 1"),
     "gptq.py": ("GPTQ of one matrix", "", "--rounds 1 --tokens 512"),
     "layerwise.py gptq": ("GPTQ of a model", "", "--layers 1 --samples 2 --seqlen 64 --width 512"),
-    "layerwise.py awq": ("AWQ of a model", "", "--layers 1 --samples 2 --seqlen 64 --width 512"),
+    # GPTQModel's takes a quarter of an hour at TinyLlama's width.
+    "layerwise.py awq": (
+        "AWQ of a model",
+        "--width 1024",
+        "--layers 1 --samples 2 --seqlen 64 --width 512",
+    ),
     "perplexity.py": ("perplexity", "", "--layers 1 --window 128 --windows 2 --rounds 1"),
 }
 
@@ -66,11 +71,13 @@ def into_readme(table: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--small", action="store_true", help="see that all work; measure nothing")
+    parser.add_argument("--rounds", help="how often each takes its turn, instead of its own number")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="scripts, such as ggml.py")
     parser.add_argument("--out", type=Path, help="write the report there too")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     options = parser.parse_args()
     cores = f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}"
+    rounds = ["--rounds", options.rounds] if options.rounds else []
     parts, failed = [f"# Benchmarks\n\n{cores}\n"], []
     print(parts[0], flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -81,13 +88,16 @@ def main() -> int:
             script = name.split()[0]
             if options.only and script not in options.only:
                 continue
-            part, well = run(name, (small if options.small else full).split())
+            asked = (small if options.small else full).split()
+            part, well = run(name, [*asked, *rounds])
             failed += [] if well else [name]
             parts.append(part)
             print(part, flush=True)
             if options.out:
                 options.out.write_text("\n".join(parts), encoding="utf-8")
-        table = f"{cores}\n\n{as_table(read_rows(noted))}"
+        only = ["--only", *options.only] if options.only else []
+        command = " ".join(["python benchmarks/all.py", *rounds, *only])
+        table = f"{cores}: `{command}`\n\n{as_table(read_rows(noted))}"
     print(table)
     if options.out:
         options.out.write_text("\n".join([*parts, table, ""]), encoding="utf-8")
