@@ -49,6 +49,12 @@ def test_the_page_for_other_notebooks_names_what_exists() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in DOCS.glob("*.md"):
+    for page in [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]:
         for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
-            assert (DOCS / link).exists(), f"{page.name}: {link}"
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_readme_shows_every_command() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^lessonkit ([a-z0-9-]+) ", text, flags=re.MULTILINE)
+    assert sorted({*shown, "completion"} - {"--help"}) == sorted(COMMANDS)

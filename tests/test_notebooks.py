@@ -1,7 +1,7 @@
 """The notebooks as a whole. That their outputs hold is checked by nbval, which runs each of them.
 
 Here: whose outputs are not compared and why; that every lesson has its solutions; and that every
-cell of every lesson runs, twice in a row, on another Llama.
+cell of every lesson runs, twice in a row, on another Llama that counts as a large one.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import copy
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell
 
 from lessonkit.testing.notebooks import execute, parse
+from tools.lessons import title_and_question
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
@@ -27,6 +30,8 @@ NOT_COMPARED: dict[tuple[str, str], str] = {
     ("09_run_and_share.ipynb", "speed"): "it measures the speed of this machine",
     ("05_gguf.ipynb", "llama-cpp-python"): "the package runs only where it was compiled",
 }
+# As much is measured as of a large model, less than of mini: what a reader's own Llama gets.
+AS_IF_LARGE = "import lessonkit.models.size\n\nlessonkit.models.size.SMALL = 0"
 # Characters of each text that the other Llama reads: eight windows of 512 tokens, as lessons ask.
 TEXT = 16_000
 
@@ -59,6 +64,24 @@ def test_every_cell_that_is_not_compared_is_listed_with_a_reason() -> None:
     }
     assert found == set(NOT_COMPARED)
     assert all(len(reason) > 10 for reason in NOT_COMPARED.values())
+
+
+def prose(path: Path) -> str:
+    """A notebook's Markdown, one cell after the other."""
+    cells = parse(path.read_text(encoding="utf-8")).cells
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_sections_are_counted_without_a_gap(path: Path) -> None:
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", prose(path), re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1)) and numbers
+
+
+def test_every_lesson_names_the_next_by_its_title_and_its_question() -> None:
+    for path, following in pairwise(LESSONS):
+        title, question = title_and_question(following)
+        assert prose(path).rstrip().endswith(f"Next: **{title}**. {question}"), path.name
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda p: p.stem)
@@ -115,7 +138,8 @@ def test_every_cell_runs_twice_in_a_row_on_another_llama(
     monkeypatch.setenv("LESSONKIT_WIKITEXT", str(wikitext))
     notebook = parse(path.read_text(encoding="utf-8"))
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    notebook.cells = [copy.deepcopy(cell) for cell in code for _ in range(2)]
+    twice = [copy.deepcopy(cell) for cell in code for _ in range(2)]
+    notebook.cells = [new_code_cell(AS_IF_LARGE), *twice]
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
-    assert execute(notebook, tmp_path) == 2 * len(code) > 0
+    assert execute(notebook, tmp_path) == 2 * len(code) + 1 > 1

@@ -14,6 +14,7 @@ _HOME = {
     "begin": "start",
     "check": "checking",
     "hint": "exercises",
+    "layers_for": "budget",
     "look": "machine",
     "print_error": "messages",
     "questions_for": "budget",

@@ -19,3 +19,9 @@ def windows_for(model: Any) -> int:
 def questions_for(model: Any) -> int:
     """Questions to ask: 300 of a small model, 20 of a large one."""
     return 300 if is_small(model) else 20
+
+
+def layers_for(model: Any) -> int:
+    """Decoder layers to quantise again and again: all of a small model, 4 of a large one."""
+    layers: int = model.config.num_hidden_layers
+    return layers if is_small(model) else min(4, layers)

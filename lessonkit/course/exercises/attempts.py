@@ -37,7 +37,7 @@ _LINE = 200
 """A failing call that is longer is shown with an argument a line."""
 
 _NUDGED: set[str] = set()
-"""The exercises whose first hint was given: the next call of `hint` says more."""
+"""The exercises whose nudge was given: the next call of `hint` says more."""
 
 
 class _Silent:
@@ -81,8 +81,8 @@ class Exercise:
     hint:
         What helps whoever is stuck: the way, all but its last step.
     nudge:
-        What to think of first: said to a wrong answer that is none of `mistakes`, and by the first
-        call of `hint`; the second call says `hint`. Without a nudge the hint is said at once.
+        What to think of first: said to a wrong answer that is none of `mistakes`, or by the first
+        call of `hint`. The next call of `hint` says `hint`. Without a nudge that is said at once.
     mistakes:
         Known wrong answers with hints of their own. An answer that agrees with one of them in
         every case gets that hint.
@@ -108,7 +108,7 @@ class Exercise:
     @property
     def first_hint(self) -> str:
         """What is said first: the nudge, where there is one, and how to hear more."""
-        more = f"(Still stuck? exercises.hint({self.name!r}) again.)"
+        more = f"(Still stuck? exercises.hint({self.name!r}) says more.)"
         return f"{self.nudge} {more}" if self.nudge else self.hint
 
     def cases(self) -> list[tuple[Any, ...]]:
@@ -199,7 +199,9 @@ def _not_attempted(exercise: Exercise, reason: str) -> Verdict:
 
 
 def _wrong(exercise: Exercise, told: list[str], helpful: str = "") -> Verdict:
-    helpful = helpful or exercise.first_hint
+    if not helpful:
+        helpful = exercise.first_hint
+        _NUDGED.add(exercise.name)
     print("\n  ".join([f"{exercise.name}: wrong", *told, f"hint: {helpful}"]))
     return Verdict.WRONG
 

@@ -87,6 +87,10 @@ EXERCISES = [
                 lambda gigabytes, bits: gigabytes * 1e9 * 8 / bits,
                 "Almost: part of a parameter is of no use. Round down.",
             ),
+            Mistake(
+                lambda gigabytes, bits: round(gigabytes * 1e9 * 8 / bits),
+                "Almost: round may round up, and then the last parameter does not fit. Round down.",
+            ),
         ),
     ),
     Exercise(

@@ -36,14 +36,14 @@ def _merge_cases() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float, bool
     rng = np.random.default_rng(4)
     cases = []
     settings = [
-        (4, 4, 2, 4.0, False),
-        (4, 4, 4, 8.0, True),
+        (2, 3, 2, 4.0, False),
+        (2, 2, 4, 8.0, True),
         (6, 3, 2, 2.0, True),
         (3, 5, 3, 6.0, False),
     ]
     for rows, columns, rank, alpha, rslora in settings:
-        w = rng.normal(size=(rows, columns))
-        a, b = rng.normal(size=(rank, columns)), rng.normal(size=(rows, rank))
+        shapes = [(rows, columns), (rank, columns), (rows, rank)]
+        w, a, b = (rng.integers(-3, 4, shape).astype(float) for shape in shapes)  # read with ease
         cases.append((w, a, b, alpha, rslora))
     return cases
 
@@ -61,7 +61,8 @@ def _size_cases() -> list[tuple[Shapes, int, set[str]]]:
 
 
 def _alpha_cases() -> list[tuple[int, float, bool]]:
-    return [(16, 32.0, True), (16, 32.0, False), (64, 16.0, True), (8, 8.0, False), (4, 1.0, True)]
+    plain = [(16, 32.0, False), (8, 8.0, False)]
+    return [(16, 32.0, True), (64, 16.0, True), (8, 12.0, True), *plain]  # 8 is no square
 
 
 def _without_rank(
@@ -74,6 +75,12 @@ def _never_rslora(
     weight: np.ndarray, a: np.ndarray, b: np.ndarray, alpha: float, rslora: bool
 ) -> np.ndarray:
     return merged_weight(weight, a, b, alpha, False)
+
+
+def _the_other_divisor(
+    weight: np.ndarray, a: np.ndarray, b: np.ndarray, alpha: float, rslora: bool
+) -> np.ndarray:
+    return merged_weight(weight, a, b, alpha, not rslora)
 
 
 def _by_the_inputs(
@@ -121,11 +128,16 @@ EXERCISES = [
         reference=merged_weight,
         make_cases=_merge_cases,
         hint="The rank is a.shape[0]; weight + scale * (b @ a).",
+        nudge="Which product of a and b has the shape of the weight, and which side is the rank?",
         mistakes=(
             Mistake(_without_rank, "alpha is not yet the scale: divide it by the rank."),
             Mistake(
                 _never_rslora,
                 "Right for a plain LoRA. With rslora the divisor is the root of the rank.",
+            ),
+            Mistake(
+                _the_other_divisor,
+                "The two divisors are exchanged: the root of the rank belongs to rslora.",
             ),
             Mistake(
                 _by_the_inputs,
@@ -146,6 +158,7 @@ EXERCISES = [
         reference=adapter_size,
         make_cases=_size_cases,
         hint="B has out * rank numbers, A has rank * in; a saved weight has out * in.",
+        nudge="Which two shapes make up a pair? And what lies in the file for a saved weight?",
         mistakes=(
             Mistake(
                 _product_of_all,
@@ -174,6 +187,7 @@ EXERCISES = [
         reference=gguf_alpha,
         make_cases=_alpha_cases,
         hint="Solve: answer / rank = alpha / sqrt(rank) for rsLoRA, alpha / rank without.",
+        nudge="By how much was the change multiplied in training, and by how much is it here?",
         mistakes=(
             Mistake(
                 lambda rank, alpha, rslora: alpha,

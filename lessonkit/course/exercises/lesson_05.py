@@ -138,6 +138,14 @@ def _header_padded_only(header: int, tensors: list[Tensor]) -> int:
     return gguf_size(header, []) + sum(_tensor_bytes(*tensor) for tensor in tensors)
 
 
+def _sum_padded(header: int, tensors: list[Tensor]) -> int:
+    return gguf_size(_without_padding(header, tensors), [])
+
+
+def _header_not_padded(header: int, tensors: list[Tensor]) -> int:
+    return header + gguf_size(0, tensors)
+
+
 def _last_not_padded(header: int, tensors: list[Tensor]) -> int:
     return gguf_size(header, tensors[:-1]) + _tensor_bytes(*tensors[-1])
 
@@ -177,6 +185,7 @@ EXERCISES = [
             "struct.unpack('<e', raw[:2])[0] is the scale. Byte j of the others holds value j in "
             "its lower four bits and value j + 16 in its upper four; a code stands for code - 8."
         ),
+        nudge="What are the first two bytes, and which two values share the third?",
         mistakes=(
             Mistake(
                 _pairs_of_neighbours,
@@ -211,12 +220,18 @@ EXERCISES = [
             "A tensor has rows * columns * bits / 8 bytes; block_format('Q4_K').bits_per_weight, "
             "and F32 has 32, F16 and BF16 have 16."
         ),
+        nudge="Which parts does the file have, and where must each of them end?",
         mistakes=(
             Mistake(_without_padding, "Nothing is padded yet: each part ends at a multiple of 32."),
             Mistake(
                 _header_padded_only,
                 "The header is right. Every tensor is padded too.",
             ),
+            Mistake(
+                _sum_padded,
+                "You pad the sum. Each tensor begins at a multiple of 32, so each is padded alone.",
+            ),
+            Mistake(_header_not_padded, "The tensors are right. The header is padded too."),
             Mistake(_last_not_padded, "Almost: the last tensor is padded like the others."),
             Mistake(
                 _whole_bits,
@@ -237,6 +252,7 @@ EXERCISES = [
             "Add up rows * columns for each type; the largest sum names the main type. Then "
             "compare bits_per_weight, and leave out what has a single row."
         ),
+        nudge="What does a matrix count by: by being one, or by its weights?",
         mistakes=(
             Mistake(
                 _norms_too, "Norms are F32 in every file; they are no matrices, leave them out."

@@ -130,6 +130,10 @@ def _without_g_idx(bits: int, group_size: int, rows: int) -> float:
     return bits + (16 + bits) / group_size
 
 
+def _g_idx_for_each_group(bits: int, group_size: int, rows: int) -> float:
+    return bits + (16 + bits + 32) / group_size
+
+
 def _g_idx_for_each_weight(bits: int, group_size: int, rows: int) -> float:
     return bits + (16 + bits) / group_size + 32
 
@@ -148,6 +152,7 @@ EXERCISES = [
             "change = np.rint(row[i]) - row[i]. Let r be slice(i + 1, None). The best change of "
             "row[r] is -change * np.linalg.solve(hessian[r, r], hessian[r, i])."
         ),
+        nudge="Round one weight. Which weights are still free, and which part of H is theirs?",
         mistakes=(
             Mistake(
                 _nearest,
@@ -188,6 +193,7 @@ EXERCISES = [
             "A Python number has as many bits as you like: add up code << (i * bits) over all "
             "codes, then cut off 32 bits at a time with & 0xFFFFFFFF and >> 32."
         ),
+        nudge="Write all codes into one long number first. Where does code i begin in it?",
         mistakes=(
             Mistake(_first_highest, "The order is turned round: the first code is lowest."),
             Mistake(
@@ -214,10 +220,16 @@ EXERCISES = [
             "A group of weights shares one scale and one zero-point. An entry of g_idx serves a "
             "whole column, that is one weight of each row."
         ),
+        nudge="For each of the four parts: how many weights share one of it?",
         mistakes=(
             Mistake(_without_zeros, "Zero-points are stored too, also where all of them are 8."),
             Mistake(_wide_scales, "The scales are fp16: 16 bits."),
             Mistake(_without_g_idx, "Almost: g_idx is missing, 32 bits for each column."),
+            Mistake(
+                _g_idx_for_each_group,
+                "g_idx has an entry for each column, not for each group: divide its 32 bits by the "
+                "rows.",
+            ),
             Mistake(
                 _g_idx_for_each_weight,
                 "g_idx has one entry for a whole column: divide its 32 bits by the rows.",

@@ -142,6 +142,7 @@ EXERCISES = [
             "First raise every magnitude to the power: magnitude ** ratio. Then divide by "
             "math.sqrt(max(raw) * min(raw)), taken over these results."
         ),
+        nudge="Two steps: a power for each channel, and one number that divides them all.",
         mistakes=(
             Mistake(
                 _not_centred,
@@ -181,6 +182,7 @@ EXERCISES = [
             "word >> 4 * i & 15 is field i. Field 1 belongs to column 2: so codes[order[i]] gets "
             "field i, with order = (0, 2, 4, 6, 1, 3, 5, 7)."
         ),
+        nudge="Cut the word into eight fields first. Which column does each field belong to?",
         mistakes=(
             Mistake(
                 _fields,
@@ -218,6 +220,7 @@ EXERCISES = [
             "A head has size = len(scales) // heads channels. Heads j * n to j * n + n - 1, with "
             "n = heads // key_value_heads, are copies of value head j: average channel i over them."
         ),
+        nudge="Which heads are copies of one value head? A row belongs to one channel of each.",
         mistakes=(
             Mistake(
                 _interleaved,

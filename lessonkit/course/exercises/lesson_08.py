@@ -124,6 +124,7 @@ EXERCISES = [
             "Add the surprises up; a nat is 1 / math.log(2) bits; divide by "
             "len(text.encode('utf-8'))."
         ),
+        nudge="Nats or bits, the sum or the mean, characters or bytes: decide all three.",
         mistakes=(
             Mistake(
                 _characters,
@@ -156,6 +157,7 @@ EXERCISES = [
             "Windows begin at 0, window, 2 * window, ...; each is whole. In a window the places "
             "window // 2 + 1 to window - 1 are scored."
         ),
+        nudge="Take one window of 8 tokens by hand: which of its places are scored?",
         mistakes=(
             Mistake(
                 _middle_too,
@@ -186,6 +188,7 @@ EXERCISES = [
             "Take the differences first. The standard error of their mean is their standard "
             "deviation (divided by n - 1 inside the root) over the root of n."
         ),
+        nudge="Both models read the same windows. What can be taken away before any mean?",
         mistakes=(
             Mistake(
                 _unpaired,

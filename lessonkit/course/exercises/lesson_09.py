@@ -53,6 +53,8 @@ def _texts() -> list[tuple[str, str]]:
         ("One ##", "###"),
         ("nothing to hold", "</s>"),
         ("a < b <", "</s>"),
+        ("### That is all: no more steps", "stop"),
+        ("nearly at the top", "stop"),
         ("aab", "aabb"),
         ("", "###"),
     ]
@@ -64,6 +66,10 @@ def _keys_alone(layers: int, kv_heads: int, head_dim: int, tokens: int, bits: fl
 
 def _bits_for_bytes(layers: int, kv_heads: int, head_dim: int, tokens: int, bits: float) -> float:
     return cache_bytes(layers, kv_heads, head_dim, tokens, bits) * 8
+
+
+def _whole_bits(layers: int, kv_heads: int, head_dim: int, tokens: int, bits: float) -> float:
+    return cache_bytes(layers, kv_heads, head_dim, tokens, int(bits))
 
 
 def _one_layer(layers: int, kv_heads: int, head_dim: int, tokens: int, bits: float) -> float:
@@ -96,6 +102,10 @@ def _first_letter_only(text: str, stop: str) -> str:
     return text[:-1] if text.endswith(stop[0]) else text
 
 
+def _any_of_its_letters(text: str, stop: str) -> str:
+    return text.split(stop)[0].rstrip(stop)
+
+
 def _as_long_as_the_stop(text: str, stop: str) -> str:
     if stop in text:
         return showable(text, stop)
@@ -112,9 +122,11 @@ EXERCISES = [
         reference=cache_bytes,
         make_cases=_caches,
         hint="A key and a value for each token, in each layer, for each key/value head.",
+        nudge="What is kept for one token, in one layer, for one head? Is it one thing or two?",
         mistakes=(
             Mistake(_keys_alone, "Half of it: the values are stored as well as the keys."),
             Mistake(_bits_for_bytes, "Eight times too much: a byte has 8 bits."),
+            Mistake(_whole_bits, "8.5 bits are 8.5: a scale for each block is part of them."),
             Mistake(_one_layer, "Every layer has keys and values of its own."),
         ),
     ),
@@ -127,6 +139,7 @@ EXERCISES = [
         reference=penalised,
         make_cases=_scores,
         hint="Divide a positive score by the penalty, multiply a negative one with it.",
+        nudge="What does dividing do to a score below zero?",
         mistakes=(
             Mistake(
                 _always_divided,
@@ -148,6 +161,7 @@ EXERCISES = [
             "If stop is in text, cut before it. Else find the longest n with "
             "text.endswith(stop[:n]), and leave those n letters out."
         ),
+        nudge="Two cases: the stop string is there already, or the text ends in its beginning.",
         mistakes=(
             Mistake(
                 _shown_at_once,
@@ -157,6 +171,11 @@ EXERCISES = [
             Mistake(
                 _first_letter_only,
                 "You looked for the stop's first letter. More of it may be there already.",
+            ),
+            Mistake(
+                _any_of_its_letters,
+                "rstrip takes away the stop's letters in any order. Only what the stop begins with "
+                "is held back.",
             ),
             Mistake(
                 _as_long_as_the_stop,

@@ -93,16 +93,29 @@ def test_stubs_are_not_attempted(exercise: Exercise, capsys: pytest.CaptureFixtu
 
 @each
 def test_hint_and_solution_on_request(
-    exercise: Exercise, capsys: pytest.CaptureFixture[str]
+    exercise: Exercise, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(exercises, "_NUDGED", set())
     exercises.hint(exercise.name)
     said = capsys.readouterr().out
     assert exercise.prompt in said and exercise.first_hint in said
-    assert not exercise.nudge or (exercise.hint not in said and "again" in said)
+    assert not exercise.nudge or (exercise.hint not in said and "says more" in said)
     exercises.hint(exercise.name)
     assert exercise.hint in capsys.readouterr().out
     exercises.solution(exercise.name)
     assert f"def {exercise.reference.__name__}(" in capsys.readouterr().out
+
+
+def test_a_wrong_answer_is_nudged_and_the_hint_then_says_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exercises, "_NUDGED", set())
+    exercise = exercises.find("spacing")
+    attempt("spacing", lambda x, mantissa_bits: 17.0)
+    assert exercise.nudge in capsys.readouterr().out
+    exercises.hint("spacing")
+    said = capsys.readouterr().out
+    assert exercise.hint in said and exercise.nudge not in said
 
 
 # --- the engine ------------------------------------------------------------------------------
