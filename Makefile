@@ -39,11 +39,12 @@ FREEZE ?= https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-fr
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help lab set-up gptq test portable interop oldest newest colab real soak lint format notebooks texts model adapters card card-check wheel lock clean
+.PHONY: help lab set-up gptq test another portable interop oldest newest colab real soak lint format notebooks texts model adapters card card-check wheel lock clean
 
 help:
 	@echo 'make lab        open the course in JupyterLab (the first time: set up, some minutes)'
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
+	@echo 'make another    every cell of every lesson, twice in a row, on another Llama'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
 	@echo 'make interop    compare with AutoGPTQ, transformers 4.47.1, llama.cpp, lm-eval, in environments of their own'
 	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
@@ -72,7 +73,12 @@ lab: set-up
 	$(VENV)/bin/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
 
 test: lint
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 --ignore=tests/interop
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --durations=15 \
+	    --ignore=tests/interop --ignore=tests/another_llama
+
+# What holds for any Llama and any run, on one smaller than mini that counts as large.
+another: set-up
+	$(PY) -m pytest -n $(WORKERS) tests/another_llama
 
 # The variable turns "not compared" into a failure.
 # make portable SETTINGS=avx2: one of those in lessonkit/testing/portable.py.

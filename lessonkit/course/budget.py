@@ -22,6 +22,6 @@ def questions_for(model: Any) -> int:
 
 
 def layers_for(model: Any) -> int:
-    """Decoder layers to quantise again and again: all of a small model, 4 of a large one."""
+    """Decoder layers to quantise again and again: all of a small model, 2 of a large one."""
     layers: int = model.config.num_hidden_layers
-    return layers if is_small(model) else min(4, layers)
+    return layers if is_small(model) else min(2, layers)
