@@ -5,7 +5,8 @@ turns, so that whatever else the machine does falls on all; ratios are between m
 Rates are megabytes of float32 a second. llama.cpp's C library takes part if it is built
 (``python tests/interop/ggml_library.py``), on one thread, which is how it is called; so do
 the encoders of auto-round and gptqmodel, where they can be imported. The table at the end
-has the rates of lessonkit on one thread and on two, and how many times one thread's that is.
+has the rates of lessonkit on one thread and on two cores, where `to-gguf` takes threads or
+processes, and how many times one thread's that is.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rows import note
 
+from lessonkit.convert.gguf_tensor import encode_tensor
+from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.ggml import FORMATS, decode, encode
 from tests.interop.ggml_library import GgmlLibrary, library
 
 COLUMNS = 2048  # the row length of most of TinyLlama's matrices
-ONE, TWO = "lessonkit", "lessonkit, 2 threads"
+ONE, TWO = "lessonkit", "lessonkit, 2 cores"
 Encoder = Callable[[np.ndarray, str], np.ndarray]
 
 
@@ -43,6 +46,11 @@ def with_threads(encoder: Encoder, threads: int) -> Encoder:
     return run
 
 
+def as_in_a_file(values: np.ndarray, name: str) -> np.ndarray:
+    info = TensorInfo("blk.0.attn_q.weight", name, values.shape)
+    return encode_tensor(values, "F32", info, None)
+
+
 def by_gguf(values: np.ndarray, name: str) -> np.ndarray:
     return gguf.quantize(values, gguf.GGMLQuantizationType[name])
 
@@ -51,7 +59,7 @@ def encoders() -> dict[str, Encoder]:
     """All that can be had here, by name; each raises for a format that it does not know."""
     out: dict[str, Encoder] = {
         ONE: with_threads(encode, 1),
-        TWO: with_threads(encode, 2),
+        TWO: with_threads(as_in_a_file, 2),
         "gguf": by_gguf,
     }
     if library("plain").is_file():
@@ -120,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(FORMATS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=512)
+    parser.add_argument("--rows", type=int, default=2048)  # a matrix of TinyLlama's
     arguments = parser.parse_args()
     random = np.random.default_rng(0)
     values = random.standard_normal((arguments.rows, COLUMNS), dtype=np.float32)
@@ -128,7 +136,7 @@ def main() -> None:
     print(f"{arguments.rows} x {COLUMNS} float32, N(0, 0.02), no importance matrix")
     known = encoders()
     found = {name: measure(name, values, known, arguments.rounds) for name in arguments.names}
-    print(f"\n{'':8}{'1 thread, MB/s':>16}{'2 threads, MB/s':>17}{'times as fast':>15}")
+    print(f"\n{'':8}{'1 thread, MB/s':>16}{'2 cores, MB/s':>17}{'times as fast':>15}")
     for name, medians in found.items():
         one, two = (values.nbytes / 1e6 / medians[label] for label in (ONE, TWO))
         print(f"{name:8}{one:16.1f}{two:17.1f}{two / one:15.2f}")

@@ -1,4 +1,4 @@
-"""One tensor's bits in a type of a GGUF file, and what that costs; rows on all threads."""
+"""One tensor's bits in a type of a GGUF file, and what that costs; rows on all cores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from lessonkit.errors import LessonkitError
 from lessonkit.files.dtypes import FLOATS, Array, cast, to_float32
 from lessonkit.files.safetensors import TensorInfo
 from lessonkit.formats.ggml import block_format, decode, encode, row_bytes
+from lessonkit.formats.processes import in_processes
 from lessonkit.formats.threads import pieces, share_out
 
 _PIECE = 1 << 17  # values looked at at a time
+_FOR_PROCESSES = 1 << 22  # values from which on a search is worth the start of processes
+_SENT = 1 << 19  # values that a process is sent at a time
 
 
 def encode_tensor(bits: Array, dtype: str, info: TensorInfo, importance: Array | None) -> Array:
@@ -29,17 +32,29 @@ def encode_tensor(bits: Array, dtype: str, info: TensorInfo, importance: Array |
     rows = bits.reshape(-1, bits.shape[-1])
     out = np.empty((len(rows), row_bytes(rows.shape[1], info.dtype)), np.uint8)
 
+    if rows.size >= _FOR_PROCESSES and block_format(info.dtype).searches(importance):
+        spans = list(pieces(len(rows), _SENT // rows.shape[1]))
+        calls = ((rows[start:stop], dtype, info, importance, start) for start, stop in spans)
+        for (start, stop), encoded in zip(spans, in_processes(_encode_rows, calls), strict=True):
+            out[start:stop] = encoded
+        return out
+
     def encode_rows(start: int, stop: int) -> None:
-        try:
-            values = to_float32(rows[start:stop], dtype)
-            out[start:stop] = encode(values, info.dtype, importance, first_row=start)
-        except LessonkitError as error:
-            raise LessonkitError(
-                error.what, where=f"{info.name}: {error.where}", remedy=error.remedy
-            ) from error
+        out[start:stop] = _encode_rows(rows[start:stop], dtype, info, importance, start)
 
     share_out(encode_rows, _pieces_of(rows, info.dtype))
     return out
+
+
+def _encode_rows(
+    rows: Array, dtype: str, info: TensorInfo, importance: Array | None, first: int
+) -> Array:
+    try:
+        return encode(to_float32(rows, dtype), info.dtype, importance, first_row=first)
+    except LessonkitError as error:
+        raise LessonkitError(
+            error.what, where=f"{info.name}: {error.where}", remedy=error.remedy
+        ) from error
 
 
 def _pieces_of(rows: Array, kind: str) -> Iterator[tuple[int, int]]:

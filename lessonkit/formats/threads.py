@@ -26,12 +26,12 @@ def share_out(work: Callable[[int, int], None], pieces: Iterable[tuple[int, int]
             work(*piece)
 
     todo = list(pieces)
-    threads = min(_threads(), len(todo))
-    if threads <= 1:
+    count = min(threads(), len(todo))
+    if count <= 1:
         for piece in todo:
             one(piece)
     else:
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(count) as pool:
             list(pool.map(one, todo))
 
 
@@ -68,12 +68,12 @@ def one_torch_thread() -> Iterator[None]:
     """
     import torch
 
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 def piece_size(alone: int) -> int:
@@ -82,10 +82,10 @@ def piece_size(alone: int) -> int:
     Several take twice that: after each step they wait for each other, for Python's lock, and so
     fewer, longer steps are better.
     """
-    return alone if _threads() == 1 else 2 * alone
+    return alone if threads() == 1 else 2 * alone
 
 
-def _threads() -> int:
+def threads() -> int:
     """As many threads as torch would use, where it is loaded; else one for each core."""
     if _here.alone:
         return 1

@@ -34,6 +34,8 @@ class BlockFormat(ABC):
         Whether encoding depends on an importance matrix, if one is given.
     scale_shows_faults:
         Whether NaN and infinity in a block make its scale NaN or infinite.
+    always_searches:
+        Whether scales are searched for even without an importance matrix.
     piece:
         How many values one thread works on at a time.
     """
@@ -44,12 +46,17 @@ class BlockFormat(ABC):
     layout: ClassVar[np.dtype[np.void]]
     uses_importance: ClassVar[bool] = True
     scale_shows_faults: ClassVar[bool] = False
+    always_searches: ClassVar[bool] = False
     piece: ClassVar[int] = 1 << 17  # values, their scales and their codes in a second-level cache
 
     @property
     def at_a_time(self) -> int:
         """How many values each of the threads there are works on at a time."""
         return piece_size(self.piece)
+
+    def searches(self, importance: np.ndarray | None) -> bool:
+        """Are scales searched for, which takes many times as long as to read them off?"""
+        return self.always_searches or (importance is not None and self.uses_importance)
 
     @property
     def bytes(self) -> int:

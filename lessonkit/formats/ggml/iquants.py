@@ -40,6 +40,9 @@ _VALUES = LEVELS[_CODES]
 class _IQ4(BlockFormat):
     """What both share: the search for the scale of 32 values."""
 
+    always_searches = True
+    piece = 1 << 18
+
     def scales(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
         """Find the scale of each group of 32: float32 [groups].
 

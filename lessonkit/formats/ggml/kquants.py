@@ -46,6 +46,8 @@ class KQuant(BlockFormat):
     """What the K-quants share: super-blocks of 256 values, in sub-blocks of `sub`."""
 
     values = SUPER
+    always_searches = True
+    piece = 1 << 18
     sub: ClassVar[int]
 
     @abstractmethod
@@ -274,7 +276,7 @@ class Q3K(SymmetricKQuant):
     """Three bits a value, scales of six bits in 12 bytes. 3.4375 bits."""
 
     name, number, half = "Q3_K", 11, 4
-    piece = 1 << 18  # its search goes through few groups in many steps
+    piece = 1 << 20  # its search goes through few groups in many steps
     layout = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
 
     def encode_blocks(self, x: np.ndarray, importance: np.ndarray | None) -> np.ndarray:
