@@ -47,8 +47,8 @@ def with_threads(encoder: Encoder, threads: int) -> Encoder:
 
 
 def as_in_a_file(values: np.ndarray, name: str) -> np.ndarray:
-    info = TensorInfo("blk.0.attn_q.weight", name, values.shape)
-    return encode_tensor(values, "F32", info, None)
+    bits = np.ascontiguousarray(values.view(np.uint16)[:, 1::2])  # the upper halves: bfloat16
+    return encode_tensor(bits, "BF16", TensorInfo("blk.0.attn_q.weight", name, values.shape), None)
 
 
 def by_gguf(values: np.ndarray, name: str) -> np.ndarray:
@@ -133,6 +133,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     values = random.standard_normal((arguments.rows, COLUMNS), dtype=np.float32)
     values *= np.float32(0.02)
+    values.view(np.uint32)[:] &= np.uint32(0xFFFF0000)  # what bfloat16 can hold, as in a checkpoint
     print(f"{arguments.rows} x {COLUMNS} float32, N(0, 0.02), no importance matrix")
     known = encoders()
     found = {name: measure(name, values, known, arguments.rounds) for name in arguments.names}
