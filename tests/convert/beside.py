@@ -17,8 +17,8 @@ from lessonkit.models import evaluation_text, load
 Weights = Mapping[str, torch.Tensor]
 """Tensors by the checkpoint's names; what is missing is as it was."""
 
-WINDOWS = 16  # of 512 tokens, of a text that no quantisation has seen
-CHANCE = 2.95  # standard errors of a mean of so many windows: beyond lies 1 % of Student's t
+WINDOWS = 32  # of 512 tokens, of a text that no quantisation has seen
+CHANCE = 2.75  # standard errors of a mean of so many windows: beyond lies 1 % of Student's t
 
 
 def layer_errors(source: Path, ids: torch.Tensor, weights: Weights) -> list[float]:
