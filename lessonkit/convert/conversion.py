@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from lessonkit.files.atomic import atomic_file, atomic_folder, check_space, check_target
 from lessonkit.files.certificate import (
@@ -61,6 +61,16 @@ class Passage:
         self._beside = ThreadPoolExecutor(1)  # one: all is done in the order in which it came
         self._under_way: list[Future[None]] = []
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """Wait for what is under way; where nothing else went wrong, raise what that raised."""
+        self._beside.shutdown()
+        if error is None:
+            for each in self._under_way:
+                each.result()
+
     @contextmanager
     def tensor(self, name: str) -> Iterator[Read]:
         """Yield a tensor; its checksum is known to be right when the block has ended."""
@@ -100,12 +110,6 @@ class Passage:
         """Record what else became of a tensor: ``make(*arguments)`` is called on that thread."""
         self._do(lambda: self.certificate.records.update(make(*arguments)))
 
-    def settle(self) -> None:
-        """Wait for all records; raises what their making raised."""
-        for each in self._under_way:
-            each.result()
-        self._under_way.clear()
-
     def _do(self, work: Callable[[], None]) -> None:
         def do() -> None:
             with unshared():
@@ -116,10 +120,6 @@ class Passage:
     def _hash(self, name: str, bits: Array) -> str:
         self.source.check(name)
         return tensor_sha256(bits)
-
-    def close(self) -> None:
-        """Wait for what is under way, after an error too."""
-        self._beside.shutdown()
 
 
 class CheckpointPassage(Passage):
@@ -170,11 +170,8 @@ def to_checkpoint(
         with _bar(source, label) as bar:
             passage = CheckpointPassage(source, certificate, bar, 1)
             passage.writer = writer
-            try:
+            with passage:
                 yield passage
-                passage.settle()
-            finally:
-                passage.close()
         source.require_unchanged()
         writer.add_file(CERTIFICATE_NAME, certificate.to_bytes())
 
@@ -200,11 +197,8 @@ def to_folder(
         with _bar(source, label) as bar:
             passage = FolderPassage(source, certificate, bar, passes)
             passage.folder = folder
-            try:
+            with passage:
                 yield passage
-                passage.settle()
-            finally:
-                passage.close()
         source.require_unchanged()
         (folder / CERTIFICATE_NAME).write_bytes(certificate.to_bytes())
 
@@ -240,11 +234,8 @@ def to_files(
         ]
         passage = FilePassage(source, certificate, stack.enter_context(_bar(source, label)), 1)
         passage.files = files
-        try:
+        with passage:
             yield passage
-            passage.settle()
-        finally:
-            passage.close()
         source.require_unchanged()
         last.write(certificate.to_bytes())
         if force:  # the old certificate goes first: it must never lie beside the new file

@@ -76,15 +76,6 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def piece_size(alone: int) -> int:
-    """How much to work on at a time, where one thread would take `alone` for its cache's sake.
-
-    Several take twice that: after each step they wait for each other, for Python's lock, and so
-    fewer, longer steps are better.
-    """
-    return alone if threads() == 1 else 2 * alone
-
-
 def threads() -> int:
     """As many threads as torch would use, where it is loaded; else one for each core."""
     if _here.alone:

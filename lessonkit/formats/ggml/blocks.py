@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from lessonkit.errors import LessonkitError
-from lessonkit.formats.threads import piece_size, pieces, share_out
+from lessonkit.formats.threads import pieces, share_out, threads
 
 
 class BlockFormat(ABC):
@@ -51,8 +51,12 @@ class BlockFormat(ABC):
 
     @property
     def at_a_time(self) -> int:
-        """How many values each of the threads there are works on at a time."""
-        return piece_size(self.piece)
+        """How many values each of the threads there are works on at a time.
+
+        Several take twice what one takes for its cache's sake: after each step they wait for each
+        other, for Python's lock, and so fewer, longer steps are better.
+        """
+        return self.piece if threads() == 1 else 2 * self.piece
 
     def searches(self, importance: np.ndarray | None) -> bool:
         """Are scales searched for, which takes many times as long as to read them off?"""
