@@ -6,7 +6,7 @@
     python -m lessonkit.testing run FOLDER           run them; fail where an output differs
     python -m lessonkit.testing portable FOLDER      the same, as other machines would
     python -m lessonkit.testing slowest FOLDER       run them and list the slowest cells
-    python -m lessonkit.testing measure FOLDER       run them; minutes and memory of each
+    python -m lessonkit.testing measure FOLDER       run them; minutes and memory
 
 Exit status: 0 all is well; 1 there are findings, an output differs, or a cell raised; 2 wrong
 arguments.
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[Finding] = []
     paths = notebooks_in(options.paths)
     if options.command == "measure":
-        return 0 if measure_all(paths, options.count) else 1
+        return 0 if measure_all(paths, options.least) else 1
     if options.command in ("refresh", "slowest"):
         use_reproducible_environment()
     if options.command == "slowest":
@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     timing = commands.add_parser("slowest", help="run, and list the slowest cells")
     costing = commands.add_parser("measure", help="run on any model; print minutes and memory")
     timing.add_argument("--count", type=int, default=20, metavar="N")
-    costing.add_argument("--count", type=int, default=3, metavar="N", help="slowest cells to list")
+    costing.add_argument(
+        "--least", type=float, default=10, metavar="SECONDS", help="which cells to print; 10"
+    )
     elsewhere.add_argument(
         "--setting",
         action="append",

@@ -11,52 +11,60 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from lessonkit.testing.notebooks import execute, parse, seconds_of
+from lessonkit.testing.notebooks import execute, parse
 
 _BETWEEN_LOOKS = 0.2  # seconds
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took. `peak` is in bytes; `cells` are seconds and ids, the slowest first."""
+    """What a notebook, or one cell of it, took: seconds, and bytes of memory at the peak."""
 
-    path: Path
+    name: str
     seconds: float
     peak: int
-    cells: list[tuple[float, str]] = field(default_factory=list)
     error: str = ""
 
     def __str__(self) -> str:
         ended = ", stops at an error" if self.error else ""
-        return f"{self.seconds / 60:6.1f} minutes {self.peak / 1e9:6.1f} GB  {self.path}{ended}"
+        return f"{self.seconds / 60:6.1f} minutes {self.peak / 1e9:6.1f} GB  {self.name}{ended}"
 
 
 class _Memory(threading.Thread):
-    """The most memory that this process's children had together, in bytes, while it ran.
+    """Watches the memory that this process's children hold together, in bytes.
 
-    Resident memory, as `top` shows it: a file that is mapped, such as the weights of a server,
-    counts as far as it has been read, though the system could drop it.
+    Their own memory, where the system tells it apart: a file that is mapped, such as the weights
+    of a server, does not count, for the system can drop its pages and read them again.
     """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.peak = 0
+        self._most = 0
         self._ended = threading.Event()
 
     def run(self) -> None:
+        while not self._ended.wait(_BETWEEN_LOOKS):
+            self._most = max(self._most, self._now())
+
+    def _now(self) -> int:
         import psutil
 
-        while not self._ended.wait(_BETWEEN_LOOKS):
-            now = 0
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):  # one that has just ended
-                    now += process.memory_info().rss
-            self.peak = max(self.peak, now)
+        now = 0
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # one that has just ended
+                held = process.memory_info()
+                now += held.rss - getattr(held, "shared", 0)
+        return now
+
+    def peak(self) -> int:
+        """The most since this was asked last."""
+        most, self._most = max(self._most, self._now()), 0
+        return most
 
     def __enter__(self) -> _Memory:
         self.start()
@@ -67,36 +75,46 @@ class _Memory(threading.Thread):
         self.join()
 
 
-def measure(path: Path, timeout: int = 4 * 3600) -> Cost:
-    """Run the notebook at `path` in an empty folder. One in which a cell raises has an `error`."""
+def measure(path: Path, told: Callable[[Cost], None], timeout: int = 4 * 3600) -> Cost:
+    """Run the notebook at `path` in an empty folder; `told` hears what each cell took as it ends.
+
+    Where a cell raises, the notebook's cost has an `error`.
+    """
     from nbclient.exceptions import CellExecutionError
 
     os.environ["LESSONKIT_LEDGER"] = ""  # figures of a trial are not to be kept
-    notebook, error = parse(path.read_text(encoding="utf-8")), ""
+    notebook, error, peak = parse(path.read_text(encoding="utf-8")), "", 0
     with tempfile.TemporaryDirectory(prefix="lessonkit-measure-") as folder, _Memory() as memory:
+
+        def ended(cell: str, seconds: float) -> None:
+            nonlocal peak
+            cost = Cost(cell, seconds, memory.peak())
+            peak = max(peak, cost.peak)
+            told(cost)
+
         began = time.monotonic()
         try:
-            execute(notebook, Path(folder), timeout, timed=True)
+            execute(notebook, Path(folder), timeout, ended=ended)
         except CellExecutionError as raised:
             error = str(raised)
         seconds = time.monotonic() - began
-    ran = [
-        cell
-        for cell in notebook.cells
-        if "shell.execute_reply" in cell.metadata.get("execution", {})
-    ]
-    cells = sorted(((seconds_of(cell), cell.id) for cell in ran), reverse=True)
-    return Cost(path, seconds, memory.peak, cells, error)
+    return Cost(str(path), seconds, peak, error)
 
 
-def measure_all(paths: Sequence[Path], count: int) -> bool:
-    """Print what each notebook took, with its slowest cells; did all run to their end?"""
+def measure_all(paths: Sequence[Path], least: float) -> bool:
+    """Print what each notebook took, and, as they end, its cells of `least` seconds and more.
+
+    Did all run to their end?
+    """
+
+    def told(cell: Cost) -> None:
+        if cell.seconds >= least:
+            print(f"{cell.seconds:8.1f} s {cell.peak / 1e9:10.1f} GB    {cell.name}", flush=True)
+
     whole = True
     for path in paths:
-        cost = measure(path)
+        cost = measure(path, told)
         print(cost, flush=True)
-        for seconds, name in cost.cells[:count]:
-            print(f"{seconds:10.1f} s  {name}", flush=True)
         if cost.error:
             print(cost.error, flush=True)
         whole = whole and not cost.error

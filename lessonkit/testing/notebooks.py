@@ -10,9 +10,9 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -90,11 +90,15 @@ def use_reproducible_environment() -> None:
 
 
 def execute(
-    notebook: NotebookNode, folder: Path, timeout: int = 1800, *, timed: bool = False
+    notebook: NotebookNode,
+    folder: Path,
+    timeout: int = 1800,
+    *,
+    ended: Callable[[str, float], None] = lambda cell, seconds: None,
 ) -> int:
     """Run every code cell in place, with `folder` as the working folder; how many cells ran.
 
-    `timed` leaves in each cell's metadata when it began and ended.
+    `ended` is told each cell's id and seconds as soon as it has run, also of one that raised.
 
     Raises
     ------
@@ -106,11 +110,19 @@ def execute(
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell["execution_count"] = None
+    began = time.monotonic()
+
+    def begin(**_: object) -> None:
+        nonlocal began
+        began = time.monotonic()
+
     client = NotebookClient(
         notebook,
         timeout=timeout,
         kernel_name="python3",
-        record_timing=timed,
+        record_timing=False,
+        on_cell_execute=begin,
+        on_cell_executed=lambda cell, **_: ended(cell.id, time.monotonic() - began),
         extra_arguments=["--log-level=40"],  # errors of the kernel itself, no warnings
         resources={"metadata": {"path": str(folder)}},
     )
@@ -231,22 +243,13 @@ def refresh(path: Path) -> list[Finding]:
 
 def slowest(path: Path) -> list[tuple[float, str]]:
     """Run the notebook at `path`: the seconds of each code cell, and its id, the slowest first."""
-    notebook = parse(path.read_text(encoding="utf-8"))
-    execute(notebook, path.parent, timed=True)
-    times = [
-        (seconds_of(cell), f"{path.stem}: {cell.id}")
-        for cell in notebook.cells
-        if "execution" in cell.metadata
-    ]
+    times: list[tuple[float, str]] = []
+
+    def ended(cell: str, seconds: float) -> None:
+        times.append((seconds, f"{path.stem}: {cell}"))
+
+    execute(parse(path.read_text(encoding="utf-8")), path.parent, ended=ended)
     return sorted(times, reverse=True)
-
-
-def seconds_of(cell: NotebookNode) -> float:
-    """How long a cell ran, by the kernel's own messages."""
-    said = cell.metadata.execution
-    ends = [said["iopub.execute_input"], said["shell.execute_reply"]]
-    begin, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in ends)
-    return (end - begin).total_seconds()
 
 
 def list_slowest(paths: Sequence[Path], count: int) -> None:

@@ -8,12 +8,19 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, writes
 
 from lessonkit.testing.commands import main
-from lessonkit.testing.measure import measure
+from lessonkit.testing.measure import Cost, measure
 
 MEGABYTES = 300
 LARGE = f"""import time
 large = bytearray({MEGABYTES} * 10**6)
 large[::4096] = b"x" * len(large[::4096])
+time.sleep(1)"""
+MAPPED = """import mmap
+with open("file", "wb") as file:
+    file.write(large)
+with open("file", "rb") as file:
+    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+seen = sum(pages[::4096])
 time.sleep(1)"""
 
 
@@ -23,17 +30,19 @@ def notebook(path: Path, *sources: str) -> Path:
     return path
 
 
-def test_minutes_memory_and_the_slowest_cells(tmp_path: Path) -> None:
+def test_minutes_and_memory_of_each_cell_without_mapped_files(tmp_path: Path) -> None:
     (tmp_path / "here").write_text("")
-    path = notebook(
-        tmp_path / "a.ipynb", "import pathlib\nassert not list(pathlib.Path().iterdir())", LARGE
-    )
+    empty = "import pathlib\nassert not list(pathlib.Path().iterdir())"
+    path = notebook(tmp_path / "a.ipynb", empty, LARGE, MAPPED)
     before = path.read_bytes()
-    small = measure(notebook(tmp_path / "small.ipynb", "import time\ntime.sleep(1)"))
-    cost = measure(path)
+    cells: list[Cost] = []
+    cost = measure(path, cells.append)
     assert cost.error == "" and cost.seconds > 1
-    assert [name for _, name in cost.cells] == ["cell-1", "cell-0"] and cost.cells[0][0] > 1
-    assert 0.8 * MEGABYTES < (cost.peak - small.peak) / 1e6 < 1.5 * MEGABYTES
+    assert [cell.name for cell in cells] == ["cell-0", "cell-1", "cell-2"]
+    small, large, mapped = cells
+    assert small.seconds < 1 < large.seconds and cost.peak == max(cell.peak for cell in cells)
+    assert 0.8 * MEGABYTES < (large.peak - small.peak) / 1e6 < 1.5 * MEGABYTES
+    assert (mapped.peak - large.peak) / 1e6 < 0.2 * MEGABYTES
     assert path.read_bytes() == before  # it is only measured
 
 
