@@ -313,7 +313,7 @@ def _records(
     stored: dict[str, torch.Tensor],
 ) -> Iterator[tuple[str, Record]]:
     """One record for the weight, and one for each tensor that helps to read it."""
-    relative = relative_rms(quantized.dequantize() - weight.float(), weight)
+    relative = relative_rms(quantized.dequantize().sub_(weight), weight)
     yield (
         name,
         Record(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+_PIECE = 1 << 20  # values
 
 
 def grouped(values: torch.Tensor, size: int | None) -> torch.Tensor:
@@ -42,5 +45,10 @@ def bits_per_weight(
 
 def relative_rms(error: torch.Tensor, original: torch.Tensor) -> float:
     """Return `rms(error) / rms(original)`, summed in float64; 0 where the original is all 0."""
-    total = original.double().square().sum()
-    return float((error.double().square().sum() / total).sqrt()) if total > 0 else 0.0
+    total = _squares(original)
+    return math.sqrt(_squares(error) / total) if total > 0 else 0.0
+
+
+def _squares(values: torch.Tensor) -> float:
+    """Their squares' sum, in pieces: a large tensor in float64 would be several times as large."""
+    return sum(float(piece.double().square().sum()) for piece in values.reshape(-1).split(_PIECE))
