@@ -39,15 +39,14 @@ def _perplexity(commands: Commands) -> None:
 
 def _divergence(commands: Commands) -> None:
     def run(options: argparse.Namespace) -> int:
-        from lessonkit.evaluate import compare, divergence, joined, perplexity
+        from lessonkit.evaluate import compare, divergence, joined
 
         text, how = _text(options), _how(options)
         with joined() as speaks:
             base, model = _model(options.base, options, plain=True), _model(options.model, options)
             found = divergence(base.model, model.model, model.tokenizer, text, **how)
-            before, after = (
-                perplexity(each.model, model.tokenizer, text, **how) for each in (base, model)
-            )
+            before, after = found.base, found.model
+            assert before and after
             test = compare(before, after)
             if speaks and options.json:
                 print(

@@ -21,6 +21,7 @@ from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.cut import Cut, cut
 from lessonkit.evaluate.documents import SomeText
 from lessonkit.evaluate.engine import batches, hidden_states, logits_in_parts
+from lessonkit.evaluate.perplexity import Perplexity, Sums, from_sums, sums
 from lessonkit.evaluate.processes import gathered, share
 from lessonkit.evaluate.protocols import Protocol
 from lessonkit.models.size import is_small
@@ -40,7 +41,8 @@ class Divergence:
 
     `kl` in nats and `delta_p`, the probability of the right token in the model minus that in the
     base, are float64; `same_top` says whether both put the same token first. `text`, `sha256` and
-    `dtype` (the model's) are as in a `Perplexity`.
+    `dtype` (the model's) are as in a `Perplexity`. `base` and `model` are the perplexities of the
+    two, which the same pass through the text gives; None where the base is a file.
     """
 
     kl: torch.Tensor = field(repr=False)
@@ -50,6 +52,8 @@ class Divergence:
     text: str
     sha256: str
     dtype: str
+    base: Perplexity | None = field(default=None, repr=False)
+    model: Perplexity | None = field(default=None, repr=False)
 
     @property
     def mean(self) -> float:
@@ -143,7 +147,7 @@ def divergence(
     _require_one_vocabulary(base, model)
     pieces = cut(model, tokenizer, text, protocol=protocol, window=window, max_windows=max_windows)
     groups = share(batches(pieces.pieces, batch))
-    collected = Collected(pieces, model)
+    collected = Collected(pieces, base, model)
     with bar(sum(map(len, groups)), "divergence", large=not is_small(model)) as progress:
         for group in groups:
             read = [pieces.pieces[i] for i in group]
@@ -183,7 +187,7 @@ def divergences(
 
     found = {}
     for name, variant in variants.items():
-        collected = Collected(pieces, model)
+        collected = Collected(pieces, model, model)
         with variant, bar(sum(map(len, groups)), name, large=not is_small(model)) as progress:
             for group, (states, targets) in zip(groups, kept, strict=True):
                 hidden, _ = hidden_states(model, [pieces.pieces[i] for i in group])
@@ -194,11 +198,12 @@ def divergences(
 
 
 class Collected:
-    """Three numbers for each scored token, brought into the text's order."""
+    """The numbers for each scored token, brought into the text's order."""
 
-    def __init__(self, pieces: Cut, model: Any) -> None:
-        self.pieces, self.model = pieces, model
+    def __init__(self, pieces: Cut, base: Any, model: Any) -> None:
+        self.pieces, self.base, self.model = pieces, base, model
         self.of_piece: dict[int, tuple[torch.Tensor, ...]] = {}
+        self.sums: dict[int, tuple[Sums, Sums]] = {}
 
     def add(
         self,
@@ -214,13 +219,16 @@ class Collected:
         size = self.model.config.vocab_size
         ours = logits_in_parts(base_head, states, size)
         theirs = logits_in_parts(self.model.get_output_embeddings(), hidden, size)
-        parts = [
-            token_divergence(torch.log_softmax(base, -1), torch.log_softmax(other, -1), targets[at])
-            for (at, base), (_, other) in zip(ours, theirs, strict=True)
-        ]
+        parts = []
+        for (at, base_logits), (_, logits) in zip(ours, theirs, strict=True):
+            base, other = torch.log_softmax(base_logits, -1), torch.log_softmax(logits, -1)
+            losses = (-each.gather(1, targets[at, None])[:, 0] for each in (base, other))
+            parts.append((*token_divergence(base, other, targets[at]), *losses))
         counts = [self.pieces.pieces[i].scored for i in group]
         columns = [torch.cat(column).cpu().split(counts) for column in zip(*parts, strict=True)]
-        self.of_piece.update(zip(group, zip(*columns, strict=True), strict=True))
+        for i, (*three, before, after) in zip(group, zip(*columns, strict=True), strict=True):
+            self.of_piece[i] = tuple(three)
+            self.sums[i] = sums(before), sums(after)
 
     def result(self) -> Divergence:
         """All tokens' numbers; an error where they are not numbers."""
@@ -233,9 +241,14 @@ class Collected:
                 where=f"{int((~torch.isfinite(kl)).sum()):,} of {len(kl):,} tokens",
                 remedy="Load the models as dtype='float32' or 'bfloat16'.",
             )
+        of_all = gathered(self.sums)
+        base, model = (
+            from_sums(self.pieces, {i: pair[which] for i, pair in of_all.items()}, read)
+            for which, read in enumerate((self.base, self.model))
+        )
         return Divergence(
             kl, delta_p, same_top, self.pieces.protocol, self.pieces.text, self.pieces.sha256,
-            str(self.model.dtype).removeprefix("torch."),
+            model.dtype, base, model,
         )  # fmt: skip
 
 

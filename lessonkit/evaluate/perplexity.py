@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lessonkit.errors import LessonkitError
 from lessonkit.evaluate.cut import Cut, cut
@@ -24,7 +24,13 @@ from lessonkit.evaluate.protocols import Protocol, Unit
 from lessonkit.models.size import is_small
 from lessonkit.progress import bar
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = ["Perplexity", "perplexities", "perplexity", "require_comparable", "token_losses"]
+
+Sums: TypeAlias = tuple[float, float]
+"""Of the losses of a piece, in nats: their sum, and that of their squares."""
 
 _NAMES: dict[Unit, str] = {
     "word": "word_perplexity",
@@ -207,20 +213,31 @@ def perplexities(
 
 def score(model: Any, what: Cut, *, batch: int | None = None) -> Perplexity:
     """Measure a model on a text that was cut before."""
-    found: dict[int, tuple[float, float]] = {}  # for each piece the sum, and that of squares
+    found: dict[int, Sums] = {}
     mine = share(batches(what.pieces, batch))
     with bar(sum(map(len, mine)), "perplexity", large=not is_small(model)) as progress:
         for group in mine:
             pieces = [what.pieces[i] for i in group]
-            parts = losses(model, pieces).double().split([piece.scored for piece in pieces])
+            parts = losses(model, pieces).split([piece.scored for piece in pieces])
             for i, part in zip(group, parts, strict=True):
-                found[i] = float(part.sum()), float(part.square().sum())
+                found[i] = sums(part)
                 _require_finite(found[i][0], i)
             progress.update(len(group))
-    sums, squares = zip(*gathered(found).values(), strict=True)
+    return from_sums(what, gathered(found), model)
+
+
+def sums(losses: torch.Tensor) -> Sums:
+    """What a perplexity needs of the losses of a piece."""
+    exact = losses.double()
+    return float(exact.sum()), float(exact.square().sum())
+
+
+def from_sums(what: Cut, found: Mapping[int, Sums], model: Any) -> Perplexity:
+    """The perplexity of a model, from its losses' sums in every piece of a text."""
+    totals, squares = zip(*(found[i] for i in range(len(what.pieces))), strict=True)
     counts = [piece.scored for piece in what.pieces]
     return Perplexity(
-        mean_nll=math.fsum(sums) / what.scored,
+        mean_nll=math.fsum(totals) / what.scored,
         mean_square=math.fsum(squares) / what.scored,
         scored=what.scored,
         words=what.words,
@@ -230,7 +247,7 @@ def score(model: Any, what: Cut, *, batch: int | None = None) -> Perplexity:
         split=what.split,
         sha256=what.sha256,
         dtype=str(model.dtype).removeprefix("torch."),
-        window_nll=tuple(total / count for total, count in zip(sums, counts, strict=True)),
+        window_nll=tuple(total / count for total, count in zip(totals, counts, strict=True)),
         window_scored=tuple(counts),
     )
 

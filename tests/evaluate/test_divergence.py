@@ -15,6 +15,7 @@ from lessonkit.evaluate import engine
 from lessonkit.evaluate.cut import cut
 from lessonkit.evaluate.divergence import divergence, divergences, token_divergence
 from lessonkit.evaluate.engine import losses
+from lessonkit.evaluate.perplexity import perplexity
 from lessonkit.models.tokenizer import load_tokenizer
 from lessonkit.quantize.rtn import quantized_model
 from tests.evaluate.common import TEXT, slow_log_probabilities, tiny_model
@@ -140,6 +141,16 @@ def test_it_scores_the_tokens_that_perplexity_scores(model, other, tokenizer):
     pieces = cut(model, tokenizer, TEXT, **OPTIONS).pieces
     before, after = (losses(m, pieces).double().neg().exp() for m in (model, other))
     assert torch.allclose(found.delta_p, after - before, atol=1e-6)
+
+
+def test_the_same_pass_gives_both_perplexities(model, other, tokenizer):
+    for options in (OPTIONS, {"protocol": "word_perplexity", "window": 32}):
+        found = divergence(model, other, tokenizer, TEXT, **options)
+        assert found.base == perplexity(model, tokenizer, TEXT, **options)
+        assert found.model == perplexity(other, tokenizer, TEXT, **options)
+    variants = {"int4": quantized_model(model, "int4 per tensor", lm_head=True)}
+    found = divergences(model, tokenizer, TEXT, variants, **options)["int4"]
+    assert found.base == perplexity(model, tokenizer, TEXT, **options) < found.model
 
 
 def test_printing(model, other, tokenizer):
