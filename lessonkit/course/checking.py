@@ -250,6 +250,6 @@ def _report_absent(library: str, label: str) -> None:
     if os.environ.get(REQUIRE_ENGINES) == "1":
         raise LessonkitError(
             f"{label}: {library} is not installed, and {REQUIRE_ENGINES}=1 requires it.",
-            remedy=f"Install {library}, or unset {REQUIRE_ENGINES}.",
+            remedy=f"Install {library}, or set {REQUIRE_ENGINES}=0.",
         )
     print(f"{label}: not compared: {library} is not installed")

@@ -31,6 +31,7 @@ from lessonkit.testing.rules import (
 )
 
 THREADS = "LESSONKIT_THREADS"
+REQUIRE_ENGINES = "LESSONKIT_REQUIRE_ENGINES"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def reproducible_environment() -> dict[str, str]:
     No hub is asked, no cache or settings of the user's home are read, and arithmetic uses one
     thread (or as many as `LESSONKIT_THREADS` says). What must be cached, such as the list of fonts,
     lies in the virtual environment. No ledger is kept. A comparison with a library that is not
-    installed is an error.
+    installed is an error, unless `LESSONKIT_REQUIRE_ENGINES` was set to something else before.
     """
     cache = Path(sys.prefix) / "cache"
     threads = os.environ.get(THREADS, "1")
@@ -74,7 +75,7 @@ def reproducible_environment() -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "JUPYTER_PREFER_ENV_PATH": "1",
         "LESSONKIT_LEDGER": "",  # a lesson shows its own rows, whatever was run before it
-        "LESSONKIT_REQUIRE_ENGINES": "1",
+        REQUIRE_ENGINES: os.environ.get(REQUIRE_ENGINES, "1"),
         "MKL_NUM_THREADS": threads,
         "OMP_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",

@@ -99,7 +99,8 @@ def test_what_the_writing_raises_ends_it(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 KILLED = """
-import sys, time, numpy as np
+import signal, sys, time, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job begins without
 from lessonkit.files.writer import write_checkpoint
 with write_checkpoint(sys.argv[1], max_shard_bytes=4000) as writer:
     for number in range(100):
