@@ -22,9 +22,9 @@ from lessonkit.files.safetensors import TensorInfo
 from lessonkit.files.writer import MAX_SHARD_BYTES
 from lessonkit.formats.ggml import FORMATS
 from lessonkit.llama.gguf_metadata import hf_config_of, rope_factors
-from lessonkit.llama.gguf_names import ROPE_FACTORS
+from lessonkit.llama.gguf_names import ROPE_FACTORS, to_gguf_name
 from lessonkit.llama.gguf_tokenizer import sentencepiece_of, special_ids_of
-from lessonkit.llama.layout import EMBEDDING, HEAD
+from lessonkit.llama.layout import EMBEDDING, HEAD, pairs
 from lessonkit.llama.sentencepiece_model import parse_sentencepiece
 from lessonkit.llama.tokenizer import tokenizer_files
 
@@ -52,6 +52,14 @@ def from_gguf(
             remedy="Name a GGUF file of a Llama, Mistral, Qwen 2 or 3.",
         )
     plan = _plan(model)
+    needed = (pair.hf for pair in pairs(model.shape.layers) if pair.hf != HEAD)  # it may be tied
+    missing = next((name for name in needed if name not in plan), None)
+    if missing is not None:
+        raise LessonkitError(
+            f"The file has no {to_gguf_name(missing)}, without which the model does not run.",
+            where=source,
+            remedy="Fetch it again; of a file in parts, all of them.",
+        )
     certificate = Certificate("GGUF to Hugging Face", notes=list(model.notes))
     config = {**config_of(model), "torch_dtype": DTYPES[plan[EMBEDDING].dtype].torch_name}
     files, notes = tokenizer_of(model)

@@ -5,7 +5,6 @@ Each of these goes through elsewhere without a word, and gives a model that is w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -280,5 +279,6 @@ def _count_tokens(folder: Path) -> int | None:
     if not (folder / "tokenizer.model").is_file():
         return None
     added_file = folder / "added_tokens.json"
-    more = json.loads(added_file.read_bytes()).values() if added_file.is_file() else ()
+    beside = read_json(added_file) if added_file.is_file() else {}
+    more = [number for number in beside.values() if type(number) is int]
     return max([count_tokens(folder / "tokenizer.model") - 1, *more]) + 1

@@ -167,7 +167,7 @@ class FourBitCheckpoint(HfCheckpoint):
             state: dict[str, Any] = json.loads(self.array(name).tobytes())
             if not all(type(size) is int for size in state["shape"]):
                 raise ValueError("its shape is no list of whole numbers")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise LessonkitError(
                 f"{name} does not describe a quantised weight ({error}).",
                 where=self.file_of(name),

@@ -92,7 +92,7 @@ class PackedCheckpoint(HfCheckpoint):
         if self.method == "awq":
             codes, zeros = unpack_awq(parts["qweight"], parts["qzeros"])
         else:
-            version = _VERSIONS[self._said.get("checkpoint_format", "gptq")]
+            version = _VERSIONS[self._kind() or "gptq"]
             codes, zeros = unpack_gptq(parts["qweight"], parts["qzeros"], self.bits, version)
         columns = codes.shape[1]
         if (stored := _part(name, "g_idx")) in self._stored:
@@ -110,10 +110,14 @@ class PackedCheckpoint(HfCheckpoint):
             )
         return Quantized(grid, codes, scales, zeros, g_idx)
 
+    def _kind(self) -> str:
+        """Which of its method's forms the words have, as the configuration says; "" for nothing."""
+        said = self._said.get("version" if self.method == "awq" else "checkpoint_format")
+        return str(said or "").lower()
+
     def _grid(self) -> EvenGrid:
-        kind = str(self._said.get("version" if self.method == "awq" else "checkpoint_format", ""))
-        known = ("gemm",) if self.method == "awq" else ("", *_VERSIONS)
-        if kind.lower() not in known:
+        kind, known = self._kind(), ("gemm",) if self.method == "awq" else ("", *_VERSIONS)
+        if kind not in known:
             raise LessonkitError(
                 f"{self.method.upper()} weights in the form {kind!r} are not read here.",
                 where=self.config_file,

@@ -270,7 +270,7 @@ def _missing_end(path: Path, size: int) -> str:
                 header = json.loads(file.read(length))
                 ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
                 promised = 8 + length + max(ends, default=0)
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
                 return ""  # damaged, not short
             return f"{size:,} of {promised:,} bytes" if promised > size else ""
     return ""

@@ -140,10 +140,14 @@ def hf_config_of(metadata: Mapping[str, Any], path: Path, *, tied: bool) -> dict
     }
     scaling = metadata.get(f"{kind}.rope.scaling.type")
     if scaling in ("linear", "yarn"):
-        config["rope_scaling"] = {
-            "rope_type": scaling,
-            "factor": metadata[f"{kind}.rope.scaling.factor"],
-        }
+        factor = metadata.get(f"{kind}.rope.scaling.factor")
+        if factor is None:
+            raise LessonkitError(
+                f"The rotation is stretched ({scaling}), and the file does not say by how much.",
+                where=path,
+                remedy="Take config.json from the original model.",
+            )
+        config["rope_scaling"] = {"rope_type": scaling, "factor": factor}
         original = metadata.get(f"{kind}.rope.scaling.original_context_length")
         if original is not None:
             config["rope_scaling"]["original_max_position_embeddings"] = original
@@ -156,7 +160,7 @@ def _sizes(metadata: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
     tokens = metadata.get("tokenizer.ggml.tokens")
     return {
-        "vocab_size": value("vocab_size", None if tokens is None else len(tokens)),
+        "vocab_size": value("vocab_size", len(tokens) if isinstance(tokens, list) else None),
         "hidden_size": value("embedding_length"),
         "intermediate_size": value("feed_forward_length"),
         "num_hidden_layers": value("block_count"),

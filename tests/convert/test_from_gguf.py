@@ -78,3 +78,13 @@ def test_what_is_no_known_model_is_refused(tmp_path: Path) -> None:
     path.write_bytes(encode_gguf_header({"general.architecture": "bert"}, []))
     with pytest.raises(LessonkitError, match="no model of a kind"):
         from_gguf(path, tmp_path / "back")
+
+
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.ffn_up.weight"])
+def test_a_tensor_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    to_gguf(small_llama(tmp_path / "m"), tmp_path / "x.gguf")
+    raw = (tmp_path / "x.gguf").read_bytes()
+    (tmp_path / "x.gguf").write_bytes(raw.replace(name.encode(), b"X" + name.encode()[1:]))
+    with pytest.raises(LessonkitError, match=f"has no {name}"):
+        from_gguf(tmp_path / "x.gguf", tmp_path / "back")
+    assert not (tmp_path / "back").exists()

@@ -240,10 +240,11 @@ def test_a_damaged_description_of_a_weight_is_named(source: Path, tmp_path: Path
     file = tmp_path / "out" / "model.safetensors"
     tensors = load_file(file)
     name = next(name for name in tensors if ".quant_state." in name)
-    tensors[name] = torch.zeros_like(tensors[name])
-    save_file(tensors, file)
-    with pytest.raises(LessonkitError, match="does not describe a quantised weight"):
-        open_model(tmp_path / "out")
+    for damaged in (torch.zeros_like(tensors[name]), torch.full((50_000,), ord("["))):
+        tensors[name] = damaged.to(torch.uint8)
+        save_file(tensors, file)
+        with pytest.raises(LessonkitError, match="does not describe a quantised weight"):
+            open_model(tmp_path / "out")
 
 
 def test_nothing_is_left_after_an_error(source: Path, tmp_path: Path) -> None:

@@ -76,6 +76,10 @@ def test_other_forms_and_damaged_parts_are_told(folders: dict[str, Path], tmp_pa
 
     g_idx = UP.replace("weight", "g_idx")
     assert "'marlin'" in error_of("gptq", 1, checkpoint_format="marlin")
+    plain = PackedCheckpoint(folders["gptq"]).quantized(UP).dequantize()
+    for number, kind in enumerate(["", None, "GPTQ"], start=20):
+        same = altered(folders["gptq"], tmp_path / str(number), checkpoint_format=kind)
+        assert torch.equal(PackedCheckpoint(same).quantized(UP).dequantize(), plain)
     assert "'gemv'" in error_of("awq", 2, version="gemv")
     assert "do not fit" in error_of("gptq", 3, {g_idx: torch.full((64,), 2, dtype=torch.int32)})
     assert "do not fit" in error_of("gptq", 4, {g_idx: torch.zeros(32, dtype=torch.int32)})

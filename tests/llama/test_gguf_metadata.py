@@ -110,6 +110,9 @@ def test_other_rotations_have_no_factors_but_keys() -> None:
     assert found["llama.rope.scaling.yarn_beta_fast"] == 32.0
     back = hf_config_of(found, HERE, tied=False)["rope_scaling"]
     assert back == {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+    del found["llama.rope.scaling.factor"]
+    with pytest.raises(LessonkitError, match="does not say by how much"):
+        hf_config_of(found, HERE, tied=False)
     with pytest.raises(LessonkitError, match="'dynamic'"):
         metadata(rope_scaling={"rope_type": "dynamic", "factor": 2.0})
     with pytest.raises(LessonkitError, match="'yarn' lacks original_max_position_embeddings"):
@@ -127,3 +130,6 @@ def test_what_is_not_known_is_refused() -> None:
         read_model_metadata({"general.architecture": "bert"}, HERE)
     with pytest.raises(LessonkitError, match="num_attention_heads is None"):
         read_model_metadata({"general.architecture": "llama"}, HERE)
+    with pytest.raises(LessonkitError, match="vocab_size is None"):
+        no_list = {key: value for key, value in metadata().items() if "vocab" not in key}
+        read_model_metadata(no_list | {"tokenizer.ggml.tokens": 3}, HERE)
