@@ -78,9 +78,9 @@ class _Memory(threading.Thread):
 def measure(path: Path, told: Callable[[Cost], None], timeout: int = 4 * 3600) -> Cost:
     """Run the notebook at `path` in an empty folder; `told` hears what each cell took as it ends.
 
-    Where a cell raises, the notebook's cost has an `error`.
+    Where a cell raises, or the kernel dies, the notebook's cost has an `error`.
     """
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
 
     os.environ["LESSONKIT_LEDGER"] = ""  # figures of a trial are not to be kept
     notebook, error, peak = parse(path.read_text(encoding="utf-8")), "", 0
@@ -97,6 +97,8 @@ def measure(path: Path, told: Callable[[Cost], None], timeout: int = 4 * 3600) -
             execute(notebook, Path(folder), timeout, ended=ended)
         except CellExecutionError as raised:
             error = str(raised)
+        except DeadKernelError:
+            error = "The kernel died: where memory runs out, the system ends it.\n"
         seconds = time.monotonic() - began
     return Cost(str(path), seconds, peak, error)
 

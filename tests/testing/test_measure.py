@@ -53,8 +53,10 @@ def test_one_that_stops_is_told_and_the_others_still_run(
     model = "import os\nprint(os.environ['LESSONKIT_MODEL'])\nassert False, 'seen'"
     notebook(tmp_path / "b.ipynb", model)
     notebook(tmp_path / "c.ipynb", "1 + 1")
+    notebook(tmp_path / "d.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     monkeypatch.setenv("LESSONKIT_MODEL", "another")
     assert main(["measure", str(tmp_path)]) == 1
     told = capsys.readouterr().out
     assert "ZeroDivisionError" in told and "another" in told and "c.ipynb\n" in told
+    assert "d.ipynb, stops at an error\nThe kernel died" in told
     assert main(["measure", str(tmp_path / "c.ipynb")]) == 0
