@@ -46,7 +46,7 @@ help:
 	@echo 'make test       everything a change must pass: lint, unit tests, every notebook'
 	@echo 'make another    every cell of every lesson, twice in a row, on another Llama'
 	@echo 'make portable   every notebook again, as other processors and thread counts would run it'
-	@echo 'make interop    compare with AutoGPTQ, transformers 4.47.1, llama.cpp, lm-eval, in environments of their own'
+	@echo 'make interop    compare with GPTQModel, and with AutoGPTQ, transformers 4.47.1, llama.cpp, lm-eval in environments of their own'
 	@echo 'make oldest     the tests with the lowest versions that pyproject.toml allows (needs the network)'
 	@echo 'make newest     the tests with the latest versions that exist (needs the network)'
 	@echo 'make colab      every lesson beside the versions that Colab publishes (needs the network)'
@@ -86,7 +86,7 @@ portable: set-up
 	$(PY) -m lessonkit.testing portable --workers $(WORKERS) $(SETTINGS:%=--setting %) notebooks
 
 interop: set-up $(CONVERTER)/.ready $(GGML)/.ready $(LLAMA_CPP)/.ready $(LM_EVAL)/.ready
-	LESSONKIT_INTEROP=required $(PY) -m pytest tests/interop --durations=5
+	LESSONKIT_INTEROP=required $(PY) -m pytest -n $(WORKERS) --dist loadfile tests/interop --durations=5
 
 # Each in an environment of its own. That outputs are equal to the digit is promised for
 # requirements.lock only, so notebooks run here without comparison; gptqmodel, which wants versions

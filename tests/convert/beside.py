@@ -11,7 +11,7 @@ import torch
 
 from lessonkit.convert.decoder import Decoder
 from lessonkit.convert.hf_checkpoint import HfCheckpoint
-from lessonkit.evaluate import compare, divergences, perplexities
+from lessonkit.evaluate import compare, divergences
 from lessonkit.models import evaluation_text, load
 
 Weights = Mapping[str, torch.Tensor]
@@ -69,16 +69,15 @@ class Unseen:
             yield
             model.load_state_dict(own)
 
-        def worn() -> dict[str, contextlib.AbstractContextManager[None]]:
-            return {name: wearing(weights) for name, weights in variants.items()}
-
+        worn = {name: wearing(weights) for name, weights in variants.items()}
         text = evaluation_text("island")
-        self.perplexities = perplexities(model, tokenizer, text, worn(), max_windows=WINDOWS)
-        self.divergences = divergences(model, tokenizer, text, worn(), max_windows=WINDOWS)
+        self.divergences = divergences(model, tokenizer, text, worn, max_windows=WINDOWS)
 
     def perplexity_gap(self, name: str, base: str) -> Gap:
         """How much worse than `base`, in nats a token."""
-        found = compare(self.perplexities[base], self.perplexities[name])
+        before, after = self.divergences[base].model, self.divergences[name].model
+        assert before and after
+        found = compare(before, after)
         return Gap(found.mean, found.error)
 
     def divergence_gap(self, name: str, base: str) -> Gap:

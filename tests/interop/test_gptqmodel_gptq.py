@@ -17,7 +17,7 @@ from lessonkit.models import calibration_text, load
 from lessonkit.quantize.gptq import Hessian, output_error
 from lessonkit.quantize.grids import IntGrid, round_to_nearest
 from tests.convert.beside import Unseen, Weights
-from tests.convert.gptqmodel_twin import quantised_by_gptqmodel
+from tests.interop.gptqmodel_twin import quantised_by_gptqmodel
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,6 @@ def calibration(mini: Path) -> Calibration:
 
 
 def by_gptqmodel(mini: Path, calibration: Calibration, out: Path, bits: int) -> Weights:
-    pytest.importorskip("gptqmodel")
     opened = UnpackedCheckpoint(quantised_by_gptqmodel(mini, out, calibration.ids, "gptq", bits))
     return {name: opened.tensor(name) for name in opened.packed}
 

@@ -1,6 +1,6 @@
 """GPTQModel quantises a model on given tokens, in a process of its own: `quantised_by_gptqmodel`.
 
-python -m tests.convert.gptqmodel_twin SOURCE OUT IDS.pt gptq|awq BITS
+python -m tests.interop.gptqmodel_twin SOURCE OUT IDS.pt gptq|awq BITS
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import lessonkit
@@ -19,9 +20,11 @@ def quantised_by_gptqmodel(
     source: Path, out: Path, ids: torch.Tensor, method: str, bits: int = 4
 ) -> Path:
     """Groups of 128; symmetric, with its default order, for GPTQ. Returns `out`."""
+    if os.environ.get("LESSONKIT_INTEROP") != "required":
+        pytest.importorskip("gptqmodel")
     torch.save(ids, out.with_suffix(".pt"))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.convert.gptqmodel_twin", source, out,
+        [sys.executable, "-m", "tests.interop.gptqmodel_twin", source, out,
          out.with_suffix(".pt"), method, str(bits)],
         env={
             **os.environ,

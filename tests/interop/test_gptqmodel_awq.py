@@ -14,7 +14,7 @@ from lessonkit.convert.packed import UnpackedCheckpoint
 from lessonkit.models import calibration_text, evaluation_text, load
 from lessonkit.quantize.grids import AwqGrid, round_to_nearest
 from tests.convert.beside import Unseen, Weights, layer_errors
-from tests.convert.gptqmodel_twin import quantised_by_gptqmodel
+from tests.interop.gptqmodel_twin import quantised_by_gptqmodel
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,6 @@ def calibration(mini: Path) -> Calibration:
 def theirs(
     mini: Path, calibration: Calibration, tmp_path_factory: pytest.TempPathFactory
 ) -> Weights:
-    pytest.importorskip("gptqmodel")
     out = tmp_path_factory.mktemp("twin") / "awq"
     opened = UnpackedCheckpoint(quantised_by_gptqmodel(mini, out, calibration.ids, "awq"))
     return {name: opened.tensor(name).float() for name in opened.names()}
