@@ -203,8 +203,7 @@ class Collected:
 
     def __init__(self, pieces: Cut, base: Any, model: Any) -> None:
         self.pieces, self.base, self.model = pieces, base, model
-        self.of_piece: dict[int, tuple[torch.Tensor, ...]] = {}
-        self.sums: dict[int, tuple[Sums, Sums]] = {}
+        self.of_piece: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sums, Sums]] = {}
 
     def add(
         self,
@@ -227,26 +226,24 @@ class Collected:
             parts.append((*token_divergence(base, other, targets[at]), *losses))
         counts = [self.pieces.pieces[i].scored for i in group]
         columns = [torch.cat(column).cpu().split(counts) for column in zip(*parts, strict=True)]
-        for i, (*three, before, after) in zip(group, zip(*columns, strict=True), strict=True):
-            self.of_piece[i] = tuple(three)
-            self.sums[i] = sums(before), sums(after)
+        pieces = zip(*columns, strict=True)
+        for i, (kl, delta_p, same_top, before, after) in zip(group, pieces, strict=True):
+            self.of_piece[i] = kl, delta_p, same_top, sums(before), sums(after)
 
     def result(self) -> Divergence:
         """All tokens' numbers; an error where they are not numbers."""
         import torch
 
-        kl, delta_p, same_top = map(torch.cat, zip(*gathered(self.of_piece).values(), strict=True))
+        *three, before, after = zip(*gathered(self.of_piece).values(), strict=True)
+        kl, delta_p, same_top = map(torch.cat, three)
         if not torch.isfinite(kl).all():
             raise LessonkitError(
                 "The models' scores are not finite, so there is no divergence.",
                 where=f"{int((~torch.isfinite(kl)).sum()):,} of {len(kl):,} tokens",
                 remedy="Load the models as dtype='float32' or 'bfloat16'.",
             )
-        of_all = gathered(self.sums)
-        base, model = (
-            from_sums(self.pieces, {i: pair[which] for i, pair in of_all.items()}, read)
-            for which, read in enumerate((self.base, self.model))
-        )
+        base = from_sums(self.pieces, before, self.base)
+        model = from_sums(self.pieces, after, self.model)
         return Divergence(
             kl, delta_p, same_top, self.pieces.protocol, self.pieces.text, self.pieces.sha256,
             model.dtype, base, model,

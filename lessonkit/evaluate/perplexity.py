@@ -10,7 +10,7 @@ carries its protocol and its text, and two results compare only where both are t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -223,7 +223,7 @@ def score(model: Any, what: Cut, *, batch: int | None = None) -> Perplexity:
                 found[i] = sums(part)
                 _require_finite(found[i][0], i)
             progress.update(len(group))
-    return from_sums(what, gathered(found), model)
+    return from_sums(what, list(gathered(found).values()), model)
 
 
 def sums(losses: torch.Tensor) -> Sums:
@@ -232,9 +232,9 @@ def sums(losses: torch.Tensor) -> Sums:
     return float(exact.sum()), float(exact.square().sum())
 
 
-def from_sums(what: Cut, found: Mapping[int, Sums], model: Any) -> Perplexity:
-    """The perplexity of a model, from its losses' sums in every piece of a text."""
-    totals, squares = zip(*(found[i] for i in range(len(what.pieces))), strict=True)
+def from_sums(what: Cut, found: Sequence[Sums], model: Any) -> Perplexity:
+    """The perplexity of a model, from its losses' sums in every piece of a text, in order."""
+    totals, squares = zip(*found, strict=True)
     counts = [piece.scored for piece in what.pieces]
     return Perplexity(
         mean_nll=math.fsum(totals) / what.scored,
